@@ -1,0 +1,167 @@
+"""Writing files so that no instant of a crash leaves half of one, and reading them with clear errors.
+
+A file is written beside its target, flushed, fsynced and renamed; a folder likewise, whole. Knows nothing of what
+the files hold.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from microformer.errors import FileError
+
+_PARTIAL = ".partial"
+
+
+@contextmanager
+def explained(path: Path, doing: str = "write") -> Iterator[None]:
+    """Turns the operating system's refusal at `path` into a FileError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        hints = {
+            errno.ENOSPC: "free some space on that disk; what was saved before is untouched.",
+            errno.EDQUOT: "your disk quota is used up; what was saved before is untouched.",
+            errno.EACCES: "the permissions there don't allow it; choose another folder or change them.",
+            errno.EPERM: "the permissions there don't allow it; choose another folder or change them.",
+            errno.EROFS: "that file system is read-only; choose another folder.",
+            errno.ENOENT: "check the spelling of the path.",
+            errno.ENOTDIR: "part of that path is a file; choose another folder.",
+            errno.EISDIR: "that is a folder, and a file is wanted.",
+        }
+        hint = hints.get(error.errno or 0, "what was saved before is untouched.")
+        raise FileError(f"can't {doing} {path}: {error.strerror or error}.", hint) from error
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to; on leaving it becomes `path` at once, or, after an error, is removed."""
+    path = Path(path)
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
+        try:
+            yield partial
+            _sync(partial)
+            _replace(partial, path)
+            _sync(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a folder beside `path` to fill; on leaving it becomes `path` whole. `path` must not exist yet."""
+    path = Path(path)
+    with explained(path):
+        partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            for file in sorted(partial.rglob("*")):
+                _sync(file)
+            _sync(partial)
+            _replace(partial, path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed writer left half-made in `folder`. Only for who holds the lock on it."""
+    for left in folder.glob(f"*{_PARTIAL}"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8, newlines untouched, all at once."""
+    with atomic_file(path) as partial:
+        partial.write_bytes(text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON, all at once."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """Reads UTF-8, newlines untouched.
+
+    Raises:
+        FileError: it can't be read, or is not UTF-8.
+    """
+    with explained(path, "read"):
+        data = Path(path).read_bytes()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is not UTF-8: byte 0x{data[error.start]:02X} at offset {error.start}.") from error
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        FileError: it can't be read, or is not JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise FileError(
+            f"{path} is damaged: it is not JSON (line {error.lineno}, column {error.colno}).",
+            "it was cut short or edited; restore it or make it again.",
+        ) from error
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex, read in pieces."""
+    digest = hashlib.sha256()
+    with explained(path, "read"), open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where this user keeps what can be fetched or measured again (XDG_CACHE_HOME and the like are followed)."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("microformer", appauthor=False))
+
+
+def _sync(path: Path) -> None:
+    # A folder can't be opened on Windows, and some network file systems refuse to sync one: its files are synced.
+    if path.is_dir() and sys.platform == "win32":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF) or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _replace(partial: Path, path: Path, pause: Callable[[float], None] = time.sleep) -> None:
+    # On Windows a target that a reader or a virus scanner has open refuses for a moment, then lets go.
+    for attempt in range(10):
+        try:
+            os.replace(partial, path)
+            return
+        except PermissionError:
+            if sys.platform != "win32" or attempt == 9:
+                raise
+            pause(0.05 * (attempt + 1))
