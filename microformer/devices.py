@@ -1,0 +1,522 @@
+"""Which device, precision and number of threads the work is done with, and how much memory there is for it.
+
+Capability first: what a machine has no units for is not tried. Then a short timed probe on work shaped like the
+model, and it must win by a margin: a tiny model is often faster on the CPU than on a GPU, and bfloat16 is not faster
+everywhere it exists. What was timed is kept in the user's cache, so that two starts choose alike. Knows nothing of
+models, settings or training; imports torch only when asked something.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from microformer import files
+from microformer.errors import FileError, SettingsError, nearest
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+MARGIN = 1.3  # how many times faster the less usual choice must be before it is taken
+_MOST_THREADS = 1024
+_PROBE_SECONDS = 0.12  # for all cases together; warm-up comes on top
+# The most that one timed pass computes: some milliseconds either way, and enough to fill a GPU.
+_PROBE_FLOPS = {"cpu": 1.6e9, "cuda": 5e10, "mps": 5e10}
+_PROBE_WIDTH = {"cpu": 256, "cuda": 1024, "mps": 1024}
+_PROC = Path("/proc")
+_SYS = Path("/sys")
+
+Case = tuple[str, str]  # a device and a precision that could do the work
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How the work is done: `choose` makes one, `use` puts it into force.
+
+    Attributes:
+        device: "cpu", "cuda" or "mps".
+        precision: "float32" or "bfloat16", that of the matrix products; weights are the caller's affair.
+        threads: how many CPU threads one operation may use.
+        reason: one line for the log, such as "cpu, bfloat16 (2.9 x float32 here), 2 threads".
+    """
+
+    device: str
+    precision: str
+    threads: int
+    reason: str
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The precision as torch spells it."""
+        import torch
+
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+
+class Machine:
+    """What `choose` asks of the machine it runs on: what is there, and how long the work takes on it.
+
+    A test hands in another machine by overriding these methods.
+    """
+
+    def accelerators(self) -> list[str]:
+        """The devices beside the CPU that torch can use here, the better first: of "cuda" and "mps"."""
+        import torch
+
+        found = ["cuda"] if torch.cuda.is_available() else []
+        return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+    def name(self, device: str) -> str:
+        """The maker's name of a device, such as "AMD EPYC" or "NVIDIA H200"."""
+        import torch
+
+        return torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
+
+    def has_bfloat16(self, device: str) -> bool:
+        """Whether a device has units of its own for bfloat16 products, not an imitation (a T4 imitates)."""
+        match device:
+            case "cpu":
+                return _cpu_has_bfloat16()
+            case "cuda":
+                return _cuda_has_bfloat16()
+            case _:
+                # On Apple's GPUs bfloat16 depends on the system's version and gains little: never by itself.
+                return False
+
+    def cores(self) -> int:
+        """How many threads are worth starting: see `usable_cores`."""
+        return usable_cores()
+
+    def seconds(self, cases: Sequence[Case], threads: int, width: int, tokens: int) -> list[float]:
+        """How long a pass of the probe's work takes in each case; infinite where it can't be done at all."""
+        return _time_cases(cases, threads, width, tokens)
+
+
+def choose(
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    *,
+    width: int = 128,
+    tokens: int = 4096,
+    machine: Machine | None = None,
+) -> Compute:
+    """Chooses what is left open (`"auto"`, 0 threads) and checks what is not.
+
+    An accelerator is taken unless the CPU does the same work at least 1.3 times faster; bfloat16 is taken where the
+    device has units for it and it is at least 1.3 times faster than float32. The first choice of its kind on a
+    machine times this (0.3 s at most, beside a GPU's own start); later ones read the figures from the cache.
+    torch's random state and its number of threads are left as they were.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "auto", "float32" or "bfloat16"; bfloat16 may be asked for where it is only imitated.
+        threads: CPU threads; 0 for the cores that this process may use.
+        width: the model's width (d_model): the probe's products have its shape, rounded to a power of two.
+        tokens: tokens a step, likewise.
+        machine: what to ask about the machine; this one if left out.
+
+    Raises:
+        SettingsError: a word that is none of these, a device that is not here, an impossible number of threads.
+    """
+    machine = machine or Machine()
+    _check_word("DEVICE", device, DEVICES)
+    _check_word("PRECISION", precision, PRECISIONS)
+    accelerators = machine.accelerators() if device != "cpu" else []
+    _check_device(device, accelerators)
+    threads = _checked_threads(threads) or machine.cores()
+
+    devices = ["cpu", *accelerators[:1]] if device == "auto" else [device]
+    native = {each: machine.has_bfloat16(each) for each in devices}
+    cases = [(each, kind) for each in devices for kind in _candidates(precision, native[each])]
+    seconds = _remembered(machine, cases, threads, width, tokens) if len(cases) > 1 else {}
+
+    chosen = {each: _faster_precision(precision, native[each], each, seconds) for each in devices}
+    best, why_device = _faster_device(
+        device, machine, {each: seconds.get((each, chosen[each][0]), 0) for each in devices}
+    )
+    best_precision, why_precision = chosen[best]
+    reason = f"{best}{why_device}, {best_precision}{why_precision}, {threads} thread{'s' if threads > 1 else ''}"
+    return Compute(best, best_precision, threads, reason)
+
+
+def use(compute: Compute) -> None:
+    """Puts a choice into force for this process.
+
+    Sets torch's number of threads. On CUDA it also says what happens to the products that stay in float32: beside
+    bfloat16 they may use TF32 (10 bits of mantissa, still finer than bfloat16's 7); in a float32 run they stay exact.
+    """
+    import torch
+
+    torch.set_num_threads(compute.threads)
+    if compute.device == "cuda":
+        torch.set_float32_matmul_precision("high" if compute.precision == "bfloat16" else "highest")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the CPU or on a GPU, in any of the ways that torch says it."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # The CPU's allocator has no error class of its own. It says "can't allocate memory", or "not enough memory" on
+    # Windows, always after its name.
+    said = str(error)
+    signs = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in said for sign in signs)
+
+
+def memory_available() -> int | None:
+    """How many bytes this process can still take without swapping, or None where the system doesn't say.
+
+    The smaller of the machine's free memory and of what a container's limit leaves. The GPU's memory is not meant.
+    """
+    amounts = [_container_memory()]
+    for line in _lines(_PROC / "meminfo"):
+        if line.startswith("MemAvailable:"):
+            amounts.append(int(line.split()[1]) * 1024)
+    if len(amounts) == 1 and "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        amounts.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min((amount for amount in amounts if amount is not None), default=None)
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may keep busy.
+
+    On Linux: the physical cores among the CPUs it is pinned to (two hyper-threads share one core's arithmetic), but
+    no more than a container's quota. Elsewhere torch's own default. OMP_NUM_THREADS, if set, is a further limit.
+    """
+    cores = _pinned_cores()
+    if cores is None:
+        import torch
+
+        cores = torch.get_num_threads()
+    limits = [cores, _container_cores(), _omp_threads()]
+    return max(1, min(limit for limit in limits if limit is not None))
+
+
+# What is asked for, checked
+
+
+def _check_word(setting: str, word: str, known: Sequence[str]) -> None:
+    if word in known:
+        return
+    listed = ", ".join(known[:-1]) + " or " + known[-1]
+    hint = f"use {listed}."
+    if isinstance(word, str) and word.startswith("cuda:"):
+        hint = f"use cuda, and name the GPU outside: CUDA_VISIBLE_DEVICES={word[5:]}."
+    elif isinstance(word, str) and (near := nearest(word.lower(), known)):
+        hint = f"did you mean {near}? There are {listed}."
+    raise SettingsError(f"{setting} can't be {word!r}.", hint)
+
+
+def _check_device(device: str, accelerators: Sequence[str]) -> None:
+    if device in ("auto", "cpu") or device in accelerators:
+        return
+    what = "NVIDIA GPU" if device == "cuda" else "Apple GPU"
+    others = "".join(f", or {each}, which is here" for each in accelerators)
+    raise SettingsError(
+        f"DEVICE is {device}, but torch finds no {what} here.",
+        f"use auto or cpu{others}; a GPU that should be found needs its driver and a torch built for it.",
+    )
+
+
+def _checked_threads(threads: int) -> int:
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 0 <= threads <= _MOST_THREADS:
+        raise SettingsError(
+            f"THREADS can't be {threads!r}.",
+            f"use 0, for the cores that are here, or a whole number up to {_MOST_THREADS}.",
+        )
+    return threads
+
+
+# The verdicts: pure functions of the figures
+
+
+def _candidates(precision: str, native: bool) -> list[str]:
+    if precision != "auto":
+        return [precision]
+    return ["float32", "bfloat16"] if native else ["float32"]
+
+
+def _faster_precision(asked: str, native: bool, device: str, seconds: Mapping[Case, float]) -> tuple[str, str]:
+    """The precision for one device, and why, in brackets."""
+    if asked != "auto":
+        imitated = asked == "bfloat16" and not native
+        return asked, " (as asked; it has no units for it)" if imitated else " (as asked)"
+    if not native:
+        return "float32", "" if device == "mps" else " (no bfloat16 units here)"
+    ratio = _ratio(seconds[device, "float32"], seconds[device, "bfloat16"])
+    if ratio >= MARGIN:
+        return "bfloat16", f" ({_times(ratio)} x float32 here)"
+    return "float32", f" (bfloat16 only {_times(ratio)} x as fast here)"
+
+
+def _faster_device(asked: str, machine: Machine, seconds: Mapping[str, float]) -> tuple[str, str]:
+    """The device, and why, in brackets; `seconds` has each device's time in its own precision."""
+    *_, other = seconds
+    if other == "cpu":
+        return "cpu", ""
+    name = machine.name(other)
+    if asked != "auto":
+        return other, f" ({name}, as asked)"
+    if math.isinf(seconds[other]):
+        return "cpu", f" ({other} failed at the probe: {name})"
+    ratio = _ratio(seconds[other], seconds["cpu"])
+    if ratio >= MARGIN:
+        return "cpu", f" ({_times(ratio)} x {other} here)"
+    return other, f" ({name}, {_times(1 / ratio)} x cpu here)"
+
+
+def _ratio(slow: float, fast: float) -> float:
+    # Neither can be done at all: no reason to leave the usual.
+    return 1.0 if math.isinf(slow) and math.isinf(fast) else slow / fast
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}"
+
+
+# The figures: timed once, then remembered
+
+
+def _remembered(machine: Machine, cases: Sequence[Case], threads: int, width: int, tokens: int) -> dict[Case, float]:
+    """The seconds of each case, from the cache or else timed now."""
+    import torch
+
+    width, tokens = _bucket(width), _bucket(tokens)
+    names = sorted({f"{device} {machine.name(device)}" for device, _ in cases})
+    spelled = [f"{device} {precision}" for device, precision in cases]
+    # All the cases of a line were timed together, turn by turn, so that their ratios hold on a busy machine too.
+    key = " | ".join(
+        [*names, f"torch {torch.__version__}", f"{threads} threads", f"width {width}", f"{tokens} tokens", *spelled]
+    )
+    path = files.cache_folder() / "probe.json"
+    if (known := _known_figures(path).get(key)) is not None and set(known) == set(spelled):
+        return {case: known[word] for case, word in zip(cases, spelled, strict=True)}
+    timed = machine.seconds(cases, threads, width, tokens)
+    if all(math.isfinite(figure) for figure in timed):
+        _remember(path, key, dict(zip(spelled, timed, strict=True)))
+    return dict(zip(cases, timed, strict=True))
+
+
+def _bucket(size: int) -> int:
+    """The power of two nearest to a size, on the scale of ratios."""
+    return 2 ** round(math.log2(max(1, size)))
+
+
+def _known_figures(path: Path) -> dict[str, dict[str, float]]:
+    """What the cache holds that can be believed."""
+    try:
+        read = files.read_json(path)
+    except FileError:
+        # Not there yet, unreadable or damaged: what it held is timed again.
+        return {}
+    if not isinstance(read, dict):
+        return {}
+    return {
+        key: entry
+        for key, entry in read.items()
+        if isinstance(entry, dict)
+        and all(isinstance(figure, float) and 0 < figure < math.inf for figure in entry.values())
+    }
+
+
+def _remember(path: Path, key: str, figures: dict[str, float]) -> None:
+    try:
+        files.write_json(path, {**_known_figures(path), key: figures})
+    except FileError:
+        # A cache that can't be written costs the next start a fraction of a second, no more.
+        return
+
+
+def _time_cases(cases: Sequence[Case], threads: int, width: int, tokens: int) -> list[float]:
+    """The seconds a feed-forward layer of this size takes in each case, forward and backward.
+
+    The shortest of several passes, the cases taking turns. A large layer is timed on a smaller one and scaled by the
+    number of operations.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        passes, scales = [], []
+        for device, precision in cases:
+            timed_width = min(width, _PROBE_WIDTH[device])
+            timed_tokens = min(tokens, int(_PROBE_FLOPS[device] / _flops(timed_width, 1)))
+            passes.append(_warm(_layer_pass(device, precision, timed_width, timed_tokens)))
+            scales.append(_flops(width, tokens) / _flops(timed_width, timed_tokens))
+        best = [math.inf] * len(cases)
+        started = time.perf_counter()
+        rounds = 0
+        while rounds < 2 or time.perf_counter() - started < _PROBE_SECONDS:
+            for index, run in enumerate(passes):
+                if run is not None:
+                    begun = time.perf_counter()
+                    run()
+                    best[index] = min(best[index], time.perf_counter() - begun)
+            rounds += 1
+    finally:
+        torch.set_num_threads(before)
+    return [shortest * scale for shortest, scale in zip(best, scales, strict=True)]
+
+
+def _flops(width: int, tokens: int) -> float:
+    # 8 width² weights, each used twice forward and four times backward for every token.
+    return 48.0 * width * width * tokens
+
+
+def _warm(run: Callable[[], None]) -> Callable[[], None] | None:
+    """The pass, run once; None where the device refuses it."""
+    try:
+        run()
+    except RuntimeError:
+        # A GPU that this build of torch has no kernels for, or whose memory somebody else has filled.
+        return None
+    return run
+
+
+def _layer_pass(device: str, precision: str, width: int, tokens: int) -> Callable[[], None]:
+    """Forward and backward through a feed-forward layer whose weights are kept in float32."""
+    import torch
+
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    generator = torch.Generator().manual_seed(0)  # one of its own: the global one is not touched
+
+    def random(*shape: int) -> torch.Tensor:
+        return (0.1 * torch.randn(*shape, generator=generator)).to(device).requires_grad_()
+
+    def run() -> None:
+        if not leaves:
+            leaves.extend([random(tokens, width), random(width, 4 * width), random(4 * width, width)])
+        x, w_in, w_out = (leaf.to(dtype) for leaf in leaves)
+        loss = (torch.relu(x @ w_in).square() @ w_out).float().square().mean()
+        torch.autograd.grad(loss, leaves)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        elif device == "mps":
+            torch.mps.synchronize()
+
+    leaves: list[torch.Tensor] = []  # filled by the first pass, so that a device that refuses does so there
+    return run
+
+
+# What the machine is
+
+
+def _cpu_name() -> str:
+    for line in _lines(_PROC / "cpuinfo"):
+        if line.startswith(("model name", "Hardware")):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "cpu"
+
+
+def _cpu_has_bfloat16() -> bool:
+    import torch
+
+    units = ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")
+    # Where torch can say, it knows more systems than /proc; older ones can't.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    if any(capabilities.get(unit) for unit in units):
+        return True
+    return any(
+        not set(units).isdisjoint(line.partition(":")[2].split())
+        for line in _lines(_PROC / "cpuinfo")
+        if line.startswith(("flags", "Features"))
+    )
+
+
+def _cuda_has_bfloat16() -> bool:
+    import torch
+
+    try:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    except TypeError:
+        # Older torch doesn't tell units from imitation: they came with compute capability 8.
+        return torch.cuda.get_device_capability() >= (8, 0)
+
+
+def _pinned_cores() -> int | None:
+    """The distinct physical cores behind the CPUs that this process may run on; None where it can't be read."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    topology = [
+        _lines(_SYS / f"devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in os.sched_getaffinity(0)
+    ]
+    return len({tuple(lines) for lines in topology}) if all(topology) else None
+
+
+def _omp_threads() -> int | None:
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
+def _container_cores() -> int | None:
+    """What the tightest CPU quota around this process comes to, in whole cores."""
+    quotas = []
+    for folder in _cgroup_folders("cpu"):
+        match _words(folder / "cpu.max") or _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us"):
+            case [quota, period] if quota.isdecimal() and period.isdecimal() and int(period) > 0:
+                # Rounded down: a thread too many is held back by the system just when the others wait for it.
+                quotas.append(max(1, int(quota) // int(period)))
+    return min(quotas, default=None)
+
+
+def _container_memory() -> int | None:
+    """What the tightest memory limit around this process leaves, in bytes; cached files count as free."""
+    left = []
+    for folder in _cgroup_folders("memory"):
+        for limit, used, cached in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            match _words(folder / limit) + _words(folder / used):
+                case [most, now] if most.isdecimal() and now.isdecimal():
+                    freed = [
+                        line.split()[1] for line in _lines(folder / "memory.stat") if line.startswith(f"{cached} ")
+                    ]
+                    left.append(max(0, int(most) - int(now) + sum(map(int, freed))))
+    return min(left, default=None)
+
+
+def _cgroup_folders(controller: str) -> list[Path]:
+    """The folders of the control groups that this process is in, from its own up to the root, both versions."""
+    folders = []
+    for line in _lines(_PROC / "self/cgroup"):
+        number, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        if number == "0" and not names:
+            root = _SYS / "fs/cgroup"
+        elif controller in names.split(","):
+            root = _SYS / "fs/cgroup" / controller
+        else:
+            continue
+        # Inside a container the path may be the host's: its folders are not there, and the root's file counts.
+        own = root / path.strip("/")
+        folders += [own, *(parent for parent in own.parents if parent == root or root in parent.parents)]
+    return folders
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of one of the system's own files; none where it doesn't exist or can't be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split()
