@@ -1,0 +1,87 @@
+"""Text to ids and back: by character, by byte, or by frequent pairs of bytes. No torch.
+
+A tokenizer is trained on text, or loaded from the JSON that `save` writes: `vocab.json` of prepared data and
+`tokenizer.json` of a run are such files.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from microformer import files
+from microformer.errors import DataError, SettingsError, nearest
+from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown
+
+__all__ = ["KINDS", "StreamDecoder", "Tokenizer", "Unknown", "from_dict", "load", "save", "train"]
+
+KINDS = ("char", "byte", "bpe")
+
+
+def train(kind: str, chunks: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+    """A tokenizer for a text.
+
+    Args:
+        kind: one of KINDS.
+        chunks: consecutive parts of the text. They are read once; by "byte", which needs no text, not at all.
+        vocab_size: how many tokens, where the kind can choose ("bpe"); None picks a size that suits the text. The
+            other kinds have the size that they must have.
+
+    Raises:
+        SettingsError: there is no such kind, or it can't have this size.
+        DataError: a text that this kind can't use.
+    """
+    return _named(kind).train(chunks, vocab_size)
+
+
+def from_dict(data: Any) -> Tokenizer:
+    """The tokenizer whose `to_dict` gave this.
+
+    Raises:
+        DataError: it is no tokenizer's.
+    """
+    if not isinstance(data, dict) or data.get("kind") not in KINDS:
+        kind = data.get("kind") if isinstance(data, dict) else None
+        raise DataError(f"this is no tokenizer: its kind is {kind!r}, not one of {', '.join(KINDS)}.")
+    return _named(data["kind"]).from_dict(data)
+
+
+def load(path: Path) -> Tokenizer:
+    """Reads what `save` wrote.
+
+    Raises:
+        FileError: the file can't be read, or is not JSON.
+        DataError: it holds no tokenizer.
+    """
+    try:
+        return from_dict(files.read_json(path))
+    except DataError as error:
+        raise DataError(f"{path}: {error.sentence}", "restore the file, or make it again.") from error
+
+
+def save(tokenizer: Tokenizer, path: Path) -> None:
+    """Writes a tokenizer as JSON that a person can read.
+
+    Raises:
+        FileError: it can't be written.
+    """
+    files.write_json(path, tokenizer.to_dict())
+
+
+def _named(kind: str) -> type[Tokenizer]:
+    # Imported only when chosen: the BPE library costs start-up time that a character model need not pay.
+    match kind:
+        case "char":
+            from microformer.tokenization.char import CharTokenizer
+
+            return CharTokenizer
+        case "byte":
+            from microformer.tokenization.byte import ByteTokenizer
+
+            return ByteTokenizer
+        case "bpe":
+            from microformer.tokenization.bpe import BpeTokenizer
+
+            return BpeTokenizer
+    meant = nearest(kind, KINDS)
+    known = f"the kinds are {', '.join(KINDS)}."
+    raise SettingsError(f'there is no tokenizer "{kind}".', f'did you mean "{meant}"? {known}' if meant else known)

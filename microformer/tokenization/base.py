@@ -1,0 +1,152 @@
+"""What every tokenizer can do. Knows neither files nor torch.
+
+An id is a number from 0 to vocab_size − 1. A text is encoded the same whether it comes whole or in chunks, wherever
+the chunks are cut.
+"""
+
+import codecs
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Integer
+
+from microformer.errors import DataError
+
+Unknown = Literal["error", "skip"]
+
+
+class StreamDecoder(ABC):
+    """Turns ids into text one at a time, never showing half a character."""
+
+    @abstractmethod
+    def push(self, token_id: int) -> str:
+        """The text that this id completes; "" while a character is still incomplete.
+
+        Raises:
+            DataError: the vocabulary has no such id.
+        """
+
+    @abstractmethod
+    def finish(self) -> str:
+        """What is left when no more ids come: "", or U+FFFD for a character that was never completed."""
+
+
+class Tokenizer(ABC):
+    """Text to ids and back."""
+
+    kind: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def train(cls, chunks: Iterable[str], vocab_size: int | None = None) -> "Tokenizer":
+        """A tokenizer for a text; arguments and errors as for `microformer.tokenization.train`."""
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """How many different ids there are."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest integer type that both numpy and torch have and that holds every id."""
+        if self.vocab_size <= 1 << 8:
+            return np.dtype(np.uint8)
+        return np.dtype(np.int16 if self.vocab_size <= 1 << 15 else np.int32)
+
+    @abstractmethod
+    def encode_chunks(
+        self, chunks: Iterable[str], unknown: Unknown = "error"
+    ) -> Iterator[Integer[np.ndarray, "token"]]:
+        """The ids of a text that comes in chunks, in pieces of any length; joined they are those of the whole text.
+
+        Args:
+            chunks: consecutive parts of one text, cut anywhere between two characters.
+            unknown: what becomes of characters that the vocabulary lacks: "error" refuses them, "skip" drops them.
+
+        Raises:
+            DataError: characters that the vocabulary lacks, named, unless they are skipped.
+        """
+
+    def encode(self, text: str, unknown: Unknown = "error") -> Integer[np.ndarray, "token"]:
+        """The ids of a text; arguments and errors as for `encode_chunks`."""
+        return np.concatenate([np.empty(0, self.dtype), *self.encode_chunks([text], unknown)])
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of these ids. Bytes that form no character become U+FFFD.
+
+        Raises:
+            DataError: the vocabulary has no such id.
+        """
+
+    @abstractmethod
+    def decoder(self) -> StreamDecoder:
+        """A decoder for ids that come one at a time; all it gives, joined, is what `decode` gives."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """All it takes to build this tokenizer again, as JSON can hold it: `kind`, and what that kind needs."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Tokenizer":
+        """The opposite of `to_dict`.
+
+        Raises:
+            DataError: the dict describes no tokenizer of this kind.
+        """
+
+    def _checked(self, ids: Iterable[int]) -> Integer[np.ndarray, "token"]:
+        if not hasattr(ids, "__array__") and not isinstance(ids, Sequence):
+            ids = list(ids)
+        checked = np.asarray(ids, dtype=np.int64).reshape(-1)
+        outside = (checked < 0) | (checked >= self.vocab_size)
+        if outside.any():
+            raise DataError(
+                f"there is no token {checked[outside][0]}: this vocabulary has ids 0 to {self.vocab_size - 1}.",
+                "these ids come from another tokenizer, or from a model with more outputs than this vocabulary.",
+            )
+        return checked
+
+
+class ByteStreamDecoder(StreamDecoder):
+    """For tokenizers whose tokens are bytes of UTF-8, which may end in the middle of a character."""
+
+    def __init__(self, tokenizer: Tokenizer, pieces: Sequence[bytes]):
+        self._tokenizer = tokenizer
+        self._pieces = pieces
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        if not 0 <= token_id < len(self._pieces):
+            self._tokenizer._checked([token_id])
+        return self._decoder.decode(self._pieces[token_id])
+
+    def finish(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+def utf8(text: str, unknown: Unknown = "error") -> bytes:
+    """UTF-8 for text that may hold lone surrogates (half characters, as from a badly encoded command line).
+
+    Raises:
+        DataError: it holds one, unless `unknown` is "skip".
+    """
+    try:
+        return text.encode("utf-8", "strict" if unknown == "error" else "ignore")
+    except UnicodeEncodeError as error:
+        raise unknown_characters(text[error.start : error.end]) from error
+
+
+def unknown_characters(characters: Iterable[str]) -> DataError:
+    """The error that names characters which can't be encoded, each once, in the order in which they came."""
+    distinct = list(dict.fromkeys(characters))
+    shown = ", ".join(ascii(c) if 0xD800 <= ord(c) <= 0xDFFF else repr(c) for c in distinct[:5])
+    more = f" and {len(distinct) - 5} more" if len(distinct) > 5 else ""
+    count = "1 character" if len(distinct) == 1 else f"{len(distinct)} different characters"
+    return DataError(
+        f"the vocabulary lacks {count} of this text: {shown}{more}.",
+        "leave them out, or have them dropped: --unknown skip.",
+    )

@@ -1,0 +1,179 @@
+"""Byte-level byte-pair encoding, as GPT-2's: the pairs that are most frequent in the training text become tokens.
+
+Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; on bytes: Radford et al. 2019,
+"Language Models are Unsupervised Multitask Learners". Every byte is a token too, so that no text is lacking. Trained
+and run by Hugging Face's `tokenizers`; this file adds what it lacks: text that comes in chunks, and ids in bytes.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import tokenizers
+from jaxtyping import Integer
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from microformer.errors import DataError, SettingsError
+from microformer.tokenization.base import ByteStreamDecoder, StreamDecoder, Tokenizer, Unknown, utf8
+
+SMALLEST = 256
+_SMALLEST_CHOSEN = 512
+_LARGEST_CHOSEN = 8192
+# Lengths in characters: of a piece that is handed to one core, and of the longest stretch kept together that has no
+# place to cut. A stretch as long as that is no word of any language.
+_PIECE = 1 << 14
+_LONGEST = 1 << 20
+_PIECES_AT_ONCE = 64
+# Python calls more characters whitespace than GPT-2's pattern does. On these four, and on what Python calls none, they
+# agree.
+_CUT = re.compile(r"(?<=\S)[ \n\r\t]")
+
+
+class BpeTokenizer(Tokenizer):
+    """Runs what `tokenizers` trained.
+
+    Args:
+        backend: a byte-level BPE.
+    """
+
+    kind = "bpe"
+
+    def __init__(self, backend: tokenizers.Tokenizer):
+        self._backend = backend
+        byte_of = {shown: value for value, shown in enumerate(_shown_bytes())}
+        vocab = backend.get_vocab()
+        tokens = sorted(vocab, key=vocab.__getitem__)
+        if {*byte_of, *"".join(tokens)} != {*byte_of} or sorted(vocab.values()) != list(range(len(vocab))):
+            raise DataError("this is no byte-level BPE: it has tokens that are not bytes, or gaps in its ids.")
+        self._pieces = tuple(bytes(byte_of[character] for character in token) for token in tokens)
+
+    @classmethod
+    def train(cls, chunks: Iterable[str], vocab_size: int | None = None) -> "BpeTokenizer":
+        """Learns the pairs of a text that comes in chunks. The same text gives the same tokens, however it is cut.
+
+        Args:
+            chunks: consecutive parts of one text.
+            vocab_size: how many tokens. None chooses: near the square root of the text's length, a power of two from
+                512 to 8,192 (Tiny Shakespeare: 1,024), or less where the text has not so many pairs.
+
+        Raises:
+            SettingsError: a size below 256, the bytes themselves, or above what the text has pairs for.
+        """
+        if vocab_size is not None and vocab_size < SMALLEST:
+            raise SettingsError(
+                f"a BPE vocabulary of {vocab_size} is too small: its smallest is {SMALLEST}, one token a byte.",
+                f"use {SMALLEST} or more, or leave VOCAB_SIZE alone and a size that suits the text is chosen.",
+            )
+        length = 0
+
+        def counted() -> Iterator[str]:
+            nonlocal length
+            for piece in _cut(chunks):
+                length += len(piece)
+                yield utf8(piece).decode("utf-8")
+
+        backend = _backend(models.BPE())
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size or _LARGEST_CHOSEN,
+            min_frequency=2,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(counted(), trainer)
+        found = backend.get_vocab_size()
+        if vocab_size is not None and found < vocab_size:
+            raise SettingsError(
+                f"a BPE vocabulary of {vocab_size} is more than this text has: its pairs give {found} tokens.",
+                f"use {found} or less, or more text, or leave VOCAB_SIZE alone.",
+            )
+        if vocab_size is None:
+            # Pairs are learned one after the other, so that a smaller vocabulary is the beginning of a larger one.
+            nearest_power = 1 << max(0, round(np.log2(max(1, length)) / 2))
+            backend = _shortened(backend, max(_SMALLEST_CHOSEN, nearest_power))
+        return cls(backend)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._pieces)
+
+    def encode_chunks(
+        self, chunks: Iterable[str], unknown: Unknown = "error"
+    ) -> Iterator[Integer[np.ndarray, "token"]]:
+        pieces = (utf8(piece, unknown).decode("utf-8") for piece in _cut(chunks))
+        while batch := list(islice(pieces, _PIECES_AT_ONCE)):
+            for encoding in self._backend.encode_batch(batch):
+                yield np.array(encoding.ids, self.dtype)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return b"".join(self._pieces[token_id] for token_id in self._checked(ids)).decode("utf-8", "replace")
+
+    def decoder(self) -> StreamDecoder:
+        return ByteStreamDecoder(self, self._pieces)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "tokenizer": json.loads(self._backend.to_str())}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "BpeTokenizer":
+        try:
+            backend = tokenizers.Tokenizer.from_str(json.dumps(data.get("tokenizer")))
+        except Exception as error:  # the library raises no narrower class
+            raise DataError(f"this BPE tokenizer can't be built: {error}.") from error
+        return cls(backend)
+
+
+def _backend(model: models.Model) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _shortened(backend: tokenizers.Tokenizer, vocab_size: int) -> tokenizers.Tokenizer:
+    model = json.loads(backend.to_str())["model"]
+    vocab = {token: index for token, index in model["vocab"].items() if index < vocab_size}
+    merges = [tuple(pair) for pair in model["merges"] if "".join(pair) in vocab]
+    return _backend(models.BPE(vocab, merges))
+
+
+def _shown_bytes() -> list[str]:
+    """The character that GPT-2's vocabulary writes for each byte: its own if that can be seen, else one from 256 up."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(value) if value in printable else chr(next(others)) for value in range(256)]
+
+
+def _cut(chunks: Iterable[str]) -> Iterator[str]:
+    """The same text cut where its tokens are cut anyway, however it came.
+
+    GPT-2's pattern never joins whitespace to what stands before it, so directly before a space that follows a
+    non-space nothing is lost. Where the text goes on for _LONGEST characters without such a place it is cut there, at
+    a place that depends on the text alone.
+    """
+    text = ""
+    for chunk in chunks:
+        text += chunk
+        start = 0
+        while (end := _end_of_piece(text, start)) is not None:
+            yield text[start:end]
+            start = end
+        text = text[start:]
+    while text:
+        end = _end_of_piece(text, 0) or len(text)
+        yield text[:end]
+        text = text[end:]
+
+
+def _end_of_piece(text: str, start: int) -> int | None:
+    """Where the piece that begins at `start` ends, or None while only more text can tell."""
+    if len(text) - start <= _PIECE:
+        return None
+    for place in range(start + _PIECE, start, -1):
+        if _CUT.match(text, place):
+            return place
+    if cut := _CUT.search(text, start + _PIECE, start + _LONGEST + 1):
+        return cut.start()
+    return start + _LONGEST if len(text) - start > _LONGEST else None
