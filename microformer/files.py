@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
 import time
@@ -47,7 +48,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path = Path(path)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
+        partial = _beside(path)
         try:
             yield partial
             _sync(partial)
@@ -62,8 +63,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a folder beside `path` to fill; on leaving it becomes `path` whole. `path` must not exist yet."""
     path = Path(path)
     with explained(path):
-        partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
-        shutil.rmtree(partial, ignore_errors=True)
+        partial = _beside(path)
         partial.mkdir(parents=True)
         try:
             yield partial
@@ -93,7 +93,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON, all at once."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    # A file name that is not UTF-8 reaches Python as lone surrogates, which can only be written escaped.
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        text = json.dumps(value, indent=2)
+    write_text(path, text + "\n")
 
 
 def read_text(path: Path) -> str:
@@ -118,9 +122,11 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Beside a wrong character: a number of 5,000 digits, a list nested a thousand deep.
+        where = f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise FileError(
-            f"{path} is damaged: it is not JSON (line {error.lineno}, column {error.colno}).",
+            f"{path} is damaged: it is not JSON ({where}).",
             "it was cut short or edited; restore it or make it again.",
         ) from error
 
@@ -141,18 +147,37 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("microformer", appauthor=False))
 
 
+def _beside(path: Path) -> Path:
+    # Random too: two containers that share a disk may both be process 7.
+    return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(3)}{_PARTIAL}")
+
+
 def _sync(path: Path) -> None:
-    # A folder can't be opened on Windows, and some network file systems refuse to sync one: its files are synced.
-    if path.is_dir() and sys.platform == "win32":
+    if path.is_dir():
+        _sync_folder(path)
         return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    # Windows flushes only what is open for writing; elsewhere a file may be read-only by now.
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF) or not path.is_dir():
-            raise
     finally:
         os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    # A folder can't be opened on Windows, nor one that may be written but not read, and some network file systems
+    # refuse to sync one: its files are synced.
+    if sys.platform == "win32":
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES):
+            raise
 
 
 def _replace(partial: Path, path: Path, pause: Callable[[float], None] = time.sleep) -> None:

@@ -1,0 +1,301 @@
+"""Loss curves as SVG and PNG. Knows numbers and labels, not where they come from; needs no display.
+
+A loss falls fast and then slowly, and what matters is the slow part: the picture's height belongs to it, and the
+first, high losses leave through the top. matplotlib's objects are used directly, so that no state of a notebook or
+of another picture is touched. The same numbers give the same bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from microformer.files import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Point = tuple[float, float]
+
+_INK = "#1f2430"
+_SOFT = "#667085"
+_AXIS = "#c3c9d4"
+_GRID = "#eceff3"
+_STRONG = ("#1d4ed8", "#c2410c", "#047857", "#7c3aed", "#be185d", "#0e7490")
+_PALE = "#8fb0e6"
+_FAINT = "#d9e4f6"
+_PALE_INK = "#6f90c8"
+
+
+@dataclass(frozen=True)
+class _Label:
+    """The words at the right end of a line, at the height of a loss."""
+
+    text: str
+    value: float
+    color: str
+    weight: str = "normal"
+
+
+def loss_curves(
+    path_svg: Path,
+    path_png: Path,
+    series: Mapping[str, Sequence[Point]],
+    *,
+    x_label: str,
+    y_label: str,
+    baselines: Mapping[str, float] | None = None,
+    title: str = "",
+    best: Point | None = None,
+) -> None:
+    """Draws curves of a loss, named where they end, and writes them as SVG (its text stays text) and PNG.
+
+    A series whose name begins with "train" is drawn thin and pale, as it is noisy, a long one with its running mean;
+    the others strong. Values that are not finite leave a gap. With nothing to draw, the frame says so.
+
+    Args:
+        path_svg: where the SVG goes; written whole or not at all.
+        path_png: likewise the PNG (1600 × 900 pixels).
+        series: by name, (x, loss) pairs in the order of x.
+        x_label: what x is, with its unit.
+        y_label: what the loss is, with its unit.
+        baselines: by name, losses to compare with: dashed lines, or a word at the edge for one far off the curves.
+        title: above the picture.
+        best: the (x, loss) to mark with its value.
+
+    Raises:
+        FileError: a picture can't be written.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # A name in a script that the font lacks: boxes in the PNG, whole in the SVG; a user can't mend it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        # A user's own matplotlibrc may ask for LaTeX or for white on black: this picture is the same everywhere.
+        matplotlib.rcdefaults()
+        # Nor is a run's name mathematics, even with a $ in it.
+        matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "microformer", "text.parse_math": False})
+        figure = Figure(figsize=(10, 5.625), dpi=160)
+        FigureCanvasAgg(figure)
+        if best is not None and not all(map(math.isfinite, best)):
+            best = None
+        _draw(figure, _finite(series), x_label, y_label, _finite_values(baselines or {}), title, best)
+        with atomic_file(path_svg) as partial:
+            figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
+        with atomic_file(path_png) as partial:
+            figure.savefig(partial, format="png", metadata={"Software": None})
+
+
+def _finite(series: Mapping[str, Sequence[Point]]) -> dict[str, list[Point]]:
+    """The series that have a finite point, their other losses made NaN, which leaves a gap."""
+    cleaned = {
+        name: [(x, y if math.isfinite(y) else math.nan) for x, y in points if math.isfinite(x)]
+        for name, points in series.items()
+    }
+    return {name: points for name, points in cleaned.items() if any(not math.isnan(y) for _, y in points)}
+
+
+def _finite_values(baselines: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in baselines.items() if math.isfinite(value)}
+
+
+def _draw(
+    figure: Figure,
+    series: dict[str, list[Point]],
+    x_label: str,
+    y_label: str,
+    baselines: dict[str, float],
+    title: str,
+    best: Point | None,
+) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes = figure.add_axes((0.06, 0.125, 0.80, 0.715))
+    figure.text(0.025, 0.945, title, size=14, weight="bold", color=_INK, va="center")
+    figure.text(0.025, 0.888, y_label, size=10, color=_SOFT, va="center")
+    axes.set_xlabel(x_label, size=10, color=_SOFT, labelpad=8)
+    axes.spines[["top", "left", "right"]].set_visible(False)
+    axes.spines["bottom"].set_color(_AXIS)
+    axes.tick_params(length=0, pad=6, labelsize=9.5, labelcolor=_SOFT)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=_GRID, linewidth=1.0)
+    axes.xaxis.set_major_formatter(lambda x, _: _number(x))
+    axes.ticklabel_format(axis="y", style="plain", useOffset=False)
+    if not series:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "nothing measured yet", size=13, color=_SOFT, ha="center", transform=axes.transAxes)
+        return
+
+    left, right = _x_range(series)
+    if all(float(x).is_integer() for points in series.values() for x, _ in points):
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))  # no half steps
+    low, high = _reaching(*_interesting(series, left, right, best), baselines)
+    axes.set_xlim(left, right + 0.008 * (right - left))
+    # Room below the lowest point for the words that name the best one.
+    axes.set_ylim(low - 0.14 * (high - low), high + 0.03 * (high - low))
+
+    labels = _draw_series(axes, series, best)
+    labels += _draw_baselines(axes, {name: value for name, value in baselines.items() if low <= value <= high})
+    _place_labels(figure, axes, labels)
+    _name_far_baselines(
+        axes,
+        above={name: value for name, value in baselines.items() if value > high},
+        below={name: value for name, value in baselines.items() if value < low},
+    )
+    if best is not None:
+        _mark_best(axes, best)
+
+
+def _is_train(name: str) -> bool:
+    return name.startswith("train")
+
+
+def _x_range(series: Mapping[str, Sequence[Point]]) -> Point:
+    xs = [x for points in series.values() for x, y in points if not math.isnan(y)]
+    left, right = min(xs), max(xs)
+    if 0 < left < 0.2 * right or left == right > 0:
+        left = 0.0
+    return (left, right) if right > left else (left, left + 1.0)
+
+
+def _interesting(
+    series: Mapping[str, Sequence[Point]], left: float, right: float, best: Point | None
+) -> tuple[float, float]:
+    """The lowest and the highest loss that the picture's height is given to: the first, steep part is left out."""
+    lows, highs = [] if best is None else [best[1]], []
+    for name, points in series.items():
+        late = [y for x, y in points if x >= left + 0.06 * (right - left) and not math.isnan(y)]
+        values = sorted(late or [y for _, y in points if not math.isnan(y)])
+        # One noisy batch must not squeeze the rest.
+        lows.append(values[len(values) // 50] if _is_train(name) else values[0])
+        highs.append(values[len(values) * 9 // 10] if _is_train(name) else values[-1])
+    low, high = min(lows), max(highs)
+    # Nor must noise fill the picture where nothing changes.
+    spare = max(0.0, 0.12 * max(abs(low), abs(high), 0.1) - (high - low))
+    return low - spare / 4, high + spare * 3 / 4
+
+
+def _reaching(low: float, high: float, baselines: Mapping[str, float]) -> tuple[float, float]:
+    """The range, widened to the baselines that it reaches without squeezing the curves much."""
+    far = 0.5 * (high - low)
+    near = [value for value in baselines.values() if low - far <= value <= high + far]
+    return min([low, *near]), max([high, *near])
+
+
+def _draw_series(axes: Axes, series: Mapping[str, Sequence[Point]], best: Point | None) -> list[_Label]:
+    labels = []
+    strong = iter(itertools.cycle(_STRONG))
+    for name, points in series.items():
+        xs, ys = zip(*points, strict=True)
+        last_x, last_y = next((x, y) for x, y in reversed(points) if not math.isnan(y))
+        # A dot where it was measured, while dots can be told apart.
+        marker = "o" if len(points) == 1 or (len(points) <= 60 and not _is_train(name)) else ""
+        if _is_train(name):
+            if len(points) > 60:
+                axes.plot(xs, ys, color=_FAINT, linewidth=0.8, zorder=2)
+                ys = _running_mean(ys, reach=len(ys) // 60)
+                last_y = next(y for y in reversed(ys) if not math.isnan(y))
+            axes.plot(xs, ys, color=_PALE, linewidth=1.4, marker=marker, markersize=4, clip_on=not marker, zorder=2)
+            labels.append(_Label(name, last_y, _PALE_INK))
+        else:
+            color = next(strong)
+            axes.plot(xs, ys, color=color, linewidth=2.2, marker=marker, markersize=4.5, zorder=3)
+            said_by_best = best is not None and best[0] == last_x
+            labels.append(_Label(name if said_by_best else f"{name} {_loss(last_y)}", last_y, color, "bold"))
+    return labels
+
+
+def _running_mean(ys: Sequence[float], reach: int) -> list[float]:
+    """Each value's mean with its neighbours up to `reach` away; NaN stays, and is left out of its neighbours' means."""
+    means = []
+    for index, y in enumerate(ys):
+        near = [each for each in ys[max(0, index - reach) : index + reach + 1] if not math.isnan(each)]
+        means.append(math.nan if math.isnan(y) else math.fsum(near) / len(near))
+    return means
+
+
+def _draw_baselines(axes: Axes, baselines: Mapping[str, float]) -> list[_Label]:
+    for value in baselines.values():
+        axes.axhline(value, color=_SOFT, linewidth=1.0, dashes=(5, 4), zorder=1)
+    return [_Label(f"{name} {_loss(value)}", value, _SOFT) for name, value in baselines.items()]
+
+
+def _name_far_baselines(axes: Axes, above: Mapping[str, float], below: Mapping[str, float]) -> None:
+    for arrow, baselines, height, anchor in (("↑", above, 1.015, "bottom"), ("↓", below, 0.02, "bottom")):
+        names = "      ".join(f"{arrow} {name} {_loss(value)}" for name, value in baselines.items())
+        axes.text(1, height, names, size=9.5, color=_SOFT, ha="right", va=anchor, transform=axes.transAxes)
+
+
+def _mark_best(axes: Axes, best: Point) -> None:
+    x, y = best
+    left, right = axes.get_xlim()
+    axes.plot([x], [y], marker="o", markersize=9, color="white", markeredgecolor=_INK, markeredgewidth=1.6, zorder=4)
+    where = (x - left) / (right - left)
+    axes.annotate(
+        f"best {_loss(y)} at {_number(x)}",
+        (x, y),
+        xytext=(0, -13),
+        textcoords="offset points",
+        size=10,
+        color=_INK,
+        ha="left" if where < 0.15 else "right" if where > 0.85 else "center",
+        va="top",
+        bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+        zorder=4,
+    )
+
+
+def _place_labels(figure: Figure, axes: Axes, labels: Sequence[_Label]) -> None:
+    """Writes each label right of its line's end, moved up or down where two would touch."""
+    low, high = axes.get_ylim()
+    height = axes.get_position().height * figure.get_figheight() * 72  # points
+    labels = sorted(labels, key=lambda label: label.value)
+    wanted = [min(max((label.value - low) / (high - low), 0.0), 1.0) * height for label in labels]
+    widest = 0.0
+    for label, place in zip(labels, _spread(wanted, gap=15.0), strict=True):
+        text = axes.annotate(
+            label.text,
+            (1, place / height),
+            xycoords="axes fraction",
+            xytext=(7, 0),
+            textcoords="offset points",
+            size=10,
+            weight=label.weight,
+            color=label.color,
+            va="center",
+            annotation_clip=False,
+        )
+        widest = max(widest, text.get_window_extent().width)
+    # The words' width in the SVG depends on the reader's font: some more than here.
+    needed = 1.04 * widest / figure.bbox.width + 0.02
+    place = axes.get_position()
+    axes.set_position((place.x0, place.y0, max(0.4, 1 - needed - place.x0), place.height))
+
+
+def _spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """The places nearest to the `wanted` ones, in ascending order, that keep a gap between neighbours."""
+    groups: list[tuple[float, int]] = []  # each a middle and a number of labels stacked around it
+    for place in wanted:
+        group = (place, 1)
+        while groups and group[0] - groups[-1][0] < gap * (group[1] + groups[-1][1]) / 2:
+            other, count = groups.pop()
+            total = count + group[1]
+            group = ((other * count + group[0] * group[1]) / total, total)
+        groups.append(group)
+    return [middle + gap * (place - (count - 1) / 2) for middle, count in groups for place in range(count)]
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.4g}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.10g}"
