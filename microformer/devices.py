@@ -143,7 +143,7 @@ def choose(
 
     chosen = {each: _faster_precision(precision, native[each], each, seconds) for each in devices}
     best, why_device = _faster_device(
-        device, machine, {each: seconds.get((each, chosen[each][0]), 0) for each in devices}
+        device, machine, {each: seconds.get((each, chosen[each][0]), 0.0) for each in devices}
     )
     best_precision, why_precision = chosen[best]
     reason = f"{best}{why_device}, {best_precision}{why_precision}, {threads} thread{'s' if threads > 1 else ''}"

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Point = tuple[float, float]
+Number = int | float  # the checker of types in the tests takes them apart
+Point = tuple[Number, Number]
+Range = tuple[Number, Number]
 
 _INK = "#1f2430"
 _SOFT = "#667085"
@@ -38,7 +40,7 @@ class _Label:
     """The words at the right end of a line, at the height of a loss."""
 
     text: str
-    value: float
+    value: Number
     color: str
     weight: str = "normal"
 
@@ -50,7 +52,7 @@ def loss_curves(
     *,
     x_label: str,
     y_label: str,
-    baselines: Mapping[str, float] | None = None,
+    baselines: Mapping[str, Number] | None = None,
     title: str = "",
     best: Point | None = None,
 ) -> None:
@@ -103,7 +105,7 @@ def _finite(series: Mapping[str, Sequence[Point]]) -> dict[str, list[Point]]:
     return {name: points for name, points in cleaned.items() if any(not math.isnan(y) for _, y in points)}
 
 
-def _finite_values(baselines: Mapping[str, float]) -> dict[str, float]:
+def _finite_values(baselines: Mapping[str, Number]) -> dict[str, Number]:
     return {name: value for name, value in baselines.items() if math.isfinite(value)}
 
 
@@ -112,7 +114,7 @@ def _draw(
     series: dict[str, list[Point]],
     x_label: str,
     y_label: str,
-    baselines: dict[str, float],
+    baselines: dict[str, Number],
     title: str,
     best: Point | None,
 ) -> None:
@@ -158,7 +160,7 @@ def _is_train(name: str) -> bool:
     return name.startswith("train")
 
 
-def _x_range(series: Mapping[str, Sequence[Point]]) -> Point:
+def _x_range(series: Mapping[str, Sequence[Point]]) -> Range:
     xs = [x for points in series.values() for x, y in points if not math.isnan(y)]
     left, right = min(xs), max(xs)
     if 0 < left < 0.2 * right or left == right > 0:
@@ -166,9 +168,7 @@ def _x_range(series: Mapping[str, Sequence[Point]]) -> Point:
     return (left, right) if right > left else (left, left + 1.0)
 
 
-def _interesting(
-    series: Mapping[str, Sequence[Point]], left: float, right: float, best: Point | None
-) -> tuple[float, float]:
+def _interesting(series: Mapping[str, Sequence[Point]], left: Number, right: Number, best: Point | None) -> Range:
     """The lowest and the highest loss that the picture's height is given to: the first, steep part is left out."""
     lows, highs = [] if best is None else [best[1]], []
     for name, points in series.items():
@@ -183,7 +183,7 @@ def _interesting(
     return low - spare / 4, high + spare * 3 / 4
 
 
-def _reaching(low: float, high: float, baselines: Mapping[str, float]) -> tuple[float, float]:
+def _reaching(low: Number, high: Number, baselines: Mapping[str, Number]) -> Range:
     """The range, widened to the baselines that it reaches without squeezing the curves much."""
     far = 0.5 * (high - low)
     near = [value for value in baselines.values() if low - far <= value <= high + far]
@@ -194,41 +194,56 @@ def _draw_series(axes: Axes, series: Mapping[str, Sequence[Point]], best: Point 
     labels = []
     strong = iter(itertools.cycle(_STRONG))
     for name, points in series.items():
-        xs, ys = zip(*points, strict=True)
-        last_x, last_y = next((x, y) for x, y in reversed(points) if not math.isnan(y))
         # A dot where it was measured, while dots can be told apart.
         marker = "o" if len(points) == 1 or (len(points) <= 60 and not _is_train(name)) else ""
         if _is_train(name):
             if len(points) > 60:
-                axes.plot(xs, ys, color=_FAINT, linewidth=0.8, zorder=2)
-                ys = _running_mean(ys, reach=len(ys) // 60)
-                last_y = next(y for y in reversed(ys) if not math.isnan(y))
-            axes.plot(xs, ys, color=_PALE, linewidth=1.4, marker=marker, markersize=4, clip_on=not marker, zorder=2)
-            labels.append(_Label(name, last_y, _PALE_INK))
+                axes.plot(*zip(*points, strict=True), color=_FAINT, linewidth=0.8, zorder=2)
+                points = _running_mean(points, reach=len(points) // 60)
+            axes.plot(
+                *zip(*points, strict=True),
+                color=_PALE,
+                linewidth=1.4,
+                marker=marker,
+                markersize=4,
+                clip_on=not marker,
+                zorder=2,
+            )
+            labels.append(_Label(name, _last(points)[1], _PALE_INK))
         else:
             color = next(strong)
-            axes.plot(xs, ys, color=color, linewidth=2.2, marker=marker, markersize=4.5, zorder=3)
+            last_x, last_y = _last(points)
+            axes.plot(*zip(*points, strict=True), color=color, linewidth=2.2, marker=marker, markersize=4.5, zorder=3)
             said_by_best = best is not None and best[0] == last_x
             labels.append(_Label(name if said_by_best else f"{name} {_loss(last_y)}", last_y, color, "bold"))
     return labels
 
 
-def _running_mean(ys: Sequence[float], reach: int) -> list[float]:
-    """Each value's mean with its neighbours up to `reach` away; NaN stays, and is left out of its neighbours' means."""
-    means = []
-    for index, y in enumerate(ys):
-        near = [each for each in ys[max(0, index - reach) : index + reach + 1] if not math.isnan(each)]
-        means.append(math.nan if math.isnan(y) else math.fsum(near) / len(near))
+def _last(points: Sequence[Point]) -> Point:
+    return next((x, y) for x, y in reversed(points) if not math.isnan(y))
+
+
+def _running_mean(points: Sequence[Point], reach: int) -> list[Point]:
+    """Means of each loss and its neighbours up to `reach` away, at some 600 places and the last finite.
+
+    NaN stays, and is left out of its neighbours' means.
+    """
+    means: list[Point] = []
+    last = max(index for index, (_, y) in enumerate(points) if not math.isnan(y))
+    for index in sorted({*range(0, last, max(1, last // 600)), last}):
+        x, y = points[index]
+        near = [each for _, each in points[max(0, index - reach) : index + reach + 1] if not math.isnan(each)]
+        means.append((x, math.nan if math.isnan(y) else math.fsum(near) / len(near)))
     return means
 
 
-def _draw_baselines(axes: Axes, baselines: Mapping[str, float]) -> list[_Label]:
+def _draw_baselines(axes: Axes, baselines: Mapping[str, Number]) -> list[_Label]:
     for value in baselines.values():
         axes.axhline(value, color=_SOFT, linewidth=1.0, dashes=(5, 4), zorder=1)
     return [_Label(f"{name} {_loss(value)}", value, _SOFT) for name, value in baselines.items()]
 
 
-def _name_far_baselines(axes: Axes, above: Mapping[str, float], below: Mapping[str, float]) -> None:
+def _name_far_baselines(axes: Axes, above: Mapping[str, Number], below: Mapping[str, Number]) -> None:
     for arrow, baselines, height, anchor in (("↑", above, 1.015, "bottom"), ("↓", below, 0.02, "bottom")):
         names = "      ".join(f"{arrow} {name} {_loss(value)}" for name, value in baselines.items())
         axes.text(1, height, names, size=9.5, color=_SOFT, ha="right", va=anchor, transform=axes.transAxes)
@@ -293,9 +308,9 @@ def _spread(wanted: Sequence[float], gap: float) -> list[float]:
     return [middle + gap * (place - (count - 1) / 2) for middle, count in groups for place in range(count)]
 
 
-def _loss(value: float) -> str:
+def _loss(value: Number) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.4g}"
 
 
-def _number(value: float) -> str:
+def _number(value: Number) -> str:
     return f"{value:,.10g}"

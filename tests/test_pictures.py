@@ -105,6 +105,10 @@ def test_values_that_are_no_numbers_leave_a_gap_and_the_rest_is_drawn(tmp_path):
     assert line.count("M") >= 2
 
 
+def test_a_long_run_that_was_a_number_only_once_is_drawn(tmp_path):
+    assert "train" in words(draw(tmp_path, {"train": [(x, 2.0 if x == 701 else math.nan) for x in range(2000)]}))
+
+
 def test_the_height_belongs_to_the_slow_part_not_to_the_first_losses(tmp_path):
     ticks = [float(word) for word in words(draw(tmp_path, {"train": NOISY, "validation": FALLING})) if "." in word[:2]]
 
