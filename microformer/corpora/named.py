@@ -1,0 +1,131 @@
+"""The corpora that have a name, and where each is found: a classroom's folder, the user's cache, its publisher.
+
+They are found as files and stay where they are; nothing here reads text.
+"""
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from microformer import files
+from microformer.corpora.fetching import fetch
+from microformer.errors import DataError, SettingsError, nearest, notice
+
+FALLBACK = "pydocs"
+MIRROR = "MICROFORMER_CORPORA"
+
+
+@dataclass(frozen=True)
+class NamedCorpus:
+    """A text known by name.
+
+    Args:
+        name: as in CORPUS and --corpus; the file is called `<name>.txt`.
+        about: what it is, in a line.
+        licence: under which it may be used.
+        bytes: its size; 0 if that depends on the machine.
+        url: where it is published; "" if it is made here.
+        sha256: the checksum of the file; "" if it is made here.
+    """
+
+    name: str
+    about: str
+    licence: str
+    bytes: int = 0
+    url: str = ""
+    sha256: str = ""
+
+
+CORPORA = (
+    NamedCorpus(
+        name="tinyshakespeare",
+        about="40,000 lines from Shakespeare's plays, as char-rnn and nanoGPT use them; 65 different characters",
+        licence="public domain",
+        bytes=1_115_394,
+        url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    ),
+    NamedCorpus(
+        name="pydocs",
+        about="the documentation topics that ship with Python; needs no network, differs between versions of Python",
+        licence="PSF-2.0",
+    ),
+)
+
+
+def named(name: str) -> NamedCorpus:
+    """The corpus of that name.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    for corpus in CORPORA:
+        if corpus.name == name:
+            return corpus
+    names = [corpus.name for corpus in CORPORA]
+    meant = nearest(name, names)
+    known = f"`microformer corpora` lists them: {', '.join(names)}. A file of your own goes to --input."
+    raise SettingsError(f'there is no corpus "{name}".', f'did you mean "{meant}"? {known}' if meant else known)
+
+
+def stored(name: str) -> Path | None:
+    """Where the corpus lies on this machine already, unchecked; None if it would have to be fetched or made."""
+    for place in (_mirrored(named(name)), _cached(named(name))):
+        if place is not None and place.is_file():
+            return place
+    return None
+
+
+def find(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
+    """The file of a named corpus: from the folder that MICROFORMER_CORPORA names, else the cache, else fetched or made.
+
+    Raises:
+        SettingsError: there is no such corpus.
+        NoNetwork: it would have to be fetched, and can't be.
+        DataError: the mirror's file or the server's is another one.
+    """
+    corpus = named(name)
+    mirrored = _mirrored(corpus)
+    if mirrored is not None and mirrored.is_file():
+        if corpus.sha256 and files.sha256(mirrored) != corpus.sha256:
+            raise DataError(
+                f"{mirrored} is not the corpus {name}: its SHA-256 is another.",
+                f"replace it by the file from {corpus.url}, or unset {MIRROR}.",
+            )
+        return mirrored
+    cached = _cached(corpus)
+    if corpus.url:
+        if not cached.is_file() or files.sha256(cached) != corpus.sha256:
+            fetch(corpus.url, cached, corpus.sha256, progress)
+    elif not cached.is_file():
+        files.write_text(cached, _python_topics())
+    return cached
+
+
+def _mirrored(corpus: NamedCorpus) -> Path | None:
+    folder = os.environ.get(MIRROR)
+    if not folder:
+        return None
+    if not Path(folder).is_dir():
+        notice(f"{MIRROR} names {folder}, which is no folder: it is left aside.")
+        return None
+    return Path(folder) / f"{corpus.name}.txt"
+
+
+def _cached(corpus: NamedCorpus) -> Path:
+    # What is made from Python's own files is another text in another Python.
+    version = "" if corpus.url else f"-{platform.python_version()}"
+    return files.cache_folder() / "corpora" / f"{corpus.name}{version}.txt"
+
+
+def _python_topics() -> str:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise DataError(
+            "this Python comes without its documentation topics, which pydocs is made from.",
+            "train on a text of your own: --input FILE.",
+        ) from error
+    return "\n\n".join(topics[title].strip() for title in sorted(topics)) + "\n"
