@@ -1,0 +1,146 @@
+"""Generation: from logits to the next id, again and again. Ids in, ids out; knows no text.
+
+    p = softmax(logits / temperature), cut by top-k, top-p and min-p; the id is where the running sum of p passes u
+
+Each row draws its u from a generator of its own, so that a text does not depend on what is generated beside it. With
+the cache, a step computes one token a row. When the context is full, the last half of it is kept and read anew, and
+generation goes on: which tokens are seen depends on their number alone (`window_start`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from microformer.errors import GenerationError
+from microformer.models.model import Microformer
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How an id is chosen from its distribution.
+
+    Args:
+        temperature: below 1 the likely becomes likelier; 0 always takes the likeliest.
+        top_k: keep this many of the likeliest; 0 for all.
+        top_p: keep the likeliest that together reach this probability (Holtzman et al. 2020).
+        min_p: keep what has at least this share of the likeliest's probability (Nguyen et al. 2024).
+
+    Raises:
+        GenerationError: a value out of range.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.temperature < float("inf"):
+            raise GenerationError(f"temperature {self.temperature} can't be: it is 0 or more.", "0.8 is a usual one.")
+        if self.top_k < 0:
+            raise GenerationError(f"top-k {self.top_k} can't be: it is 0 (for all) or more.", "40 is a usual one.")
+        if not 0 < self.top_p <= 1:
+            raise GenerationError(f"top-p {self.top_p} can't be: it is above 0 and at most 1.", "0.95 is a usual one.")
+        if not 0 <= self.min_p <= 1:
+            raise GenerationError(f"min-p {self.min_p} can't be: it is between 0 and 1.", "0.05 is a usual one.")
+
+    def distribution(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
+        """The probabilities that are drawn from; each row sums to 1."""
+        logits = logits.float()
+        if self.temperature == 0:
+            return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
+        # The largest logit is taken off first: a tiny temperature must not make infinities.
+        scaled = (logits - logits.amax(dim=-1, keepdim=True)) / self.temperature
+        if 0 < self.top_k < scaled.shape[-1]:
+            # By rank, not by value: among equals exactly k are kept.
+            kept = torch.zeros_like(scaled, dtype=torch.bool).scatter_(1, scaled.topk(self.top_k).indices, True)
+            scaled = scaled.masked_fill(~kept, float("-inf"))
+        p = torch.softmax(scaled, dim=-1)
+        if self.min_p > 0:
+            p = p * (p >= self.min_p * p.amax(dim=-1, keepdim=True))
+        if self.top_p < 1:
+            ordered, order = p.sort(dim=-1, descending=True, stable=True)
+            before = ordered.cumsum(dim=-1) - ordered
+            p = p * torch.zeros_like(p).scatter_(1, order, (before < self.top_p * p.sum(-1, keepdim=True)).to(p.dtype))
+        return p / p.sum(dim=-1, keepdim=True)
+
+    def choose(self, logits: Float[Tensor, "batch vocab"], u: Float[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+        """One id a row. u: where each row draws, 0 ≤ u < 1."""
+        if self.temperature == 0:
+            return logits.argmax(dim=-1)
+        passed = self.distribution(logits).double().cumsum(dim=-1)
+        # Scaled by the sum as computed, so that rounding can't push a draw past the end.
+        chosen = torch.searchsorted(passed, (u.double() * passed[:, -1])[:, None], right=True).squeeze(1)
+        return chosen.clamp_max(logits.shape[-1] - 1)
+
+
+def window_start(seen: int, context: int) -> int:
+    """The first of `seen` tokens that the model still reads: 0 until the context is full, then in jumps of a half."""
+    jump = max(1, context - context // 2)
+    return 0 if seen <= context else -(-(seen - context) // jump) * jump
+
+
+@torch.no_grad()
+def stream(
+    model: Microformer,
+    prompts: Sequence[Sequence[int]],
+    sampler: Sampler,
+    max_new_tokens: int,
+    *,
+    seed: int = 0,
+    use_cache: bool = True,
+) -> Iterator[list[int | None]]:
+    """Continues prompts of any lengths together, a token each at a time.
+
+    A row whose prompt is longer than another's is fed its own next token where the other is already given a new one,
+    so that all rows stand at the same position, and each gets what it would get alone.
+
+    Args:
+        model: in eval mode, on its device.
+        prompts: ids, at least one each.
+        sampler: how the next id is chosen.
+        max_new_tokens: how many each row gets.
+        seed: row i draws as row 0 would with seed + i.
+        use_cache: False computes every step from the whole window: the oracle, and slow.
+
+    Yields:
+        For each row its new id, or None where it has none at this step.
+
+    Raises:
+        GenerationError: a prompt without tokens.
+    """
+    if not all(len(prompt) for prompt in prompts):
+        raise GenerationError("the prompt is empty.", "give at least one character to begin with.")
+    device = next(model.parameters()).device
+    context = model.spec.max_seq_len
+    generators = [torch.Generator().manual_seed((seed + row) % 2**63) for row in range(len(prompts))]
+    texts = [list(prompt) for prompt in prompts]
+    lengths = [len(prompt) for prompt in prompts]
+    seen = min(lengths)
+    read, state = 0, model.empty_state()
+
+    while seen < max(lengths) + max_new_tokens:
+        start = window_start(seen, context)
+        if start > read - state.length or not use_cache:
+            read, state = start, model.empty_state()
+        ids = torch.tensor([text[read:seen] for text in texts], device=device)
+        output = model(ids, state=state)
+        assert output.state is not None
+        read, state = seen, output.state
+        # Drawn every step by every row that is past its prompt, so that a row's n-th new token has its n-th number.
+        fresh = [length <= seen < length + max_new_tokens for length in lengths]
+        u = torch.tensor(
+            [float(torch.rand((), generator=one)) if new else 0.0 for one, new in zip(generators, fresh, strict=True)]
+        )
+        chosen = sampler.choose(output.logits[:, -1].float().cpu(), u).tolist()
+        step: list[int | None] = []
+        for text, length, new, one in zip(texts, lengths, fresh, chosen, strict=True):
+            if seen >= length:  # past its prompt; a row that has all its tokens goes along until the last has its own
+                text.append(one)
+            step.append(one if new else None)
+        seen += 1
+        if any(fresh):
+            yield step

@@ -1,0 +1,63 @@
+"""Multi-head attention: what each position asks of those before it, and what it takes from them.
+
+    q, k, v = x W_Q, x W_K, x W_V   (split into heads)      out = concat(kernel(q, k, v)) W_O
+
+Vaswani et al. 2017, section 3.2.2. Owns the projections and the heads; the comparing and mixing is the kernel's.
+Queries and keys may be normalised in each head (Henry et al. 2020, "Query-Key Normalization"; as RMSNorm in Qwen3).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from microformer.models import kernels, spec
+from microformer.models.linear import Linear
+from microformer.models.norms import RMSNorm
+from microformer.models.positions import PositionKind
+from microformer.models.state import KVCache, Positions
+from microformer.models.taps import Scope
+
+
+class Attention(nn.Module):
+    """The attention half of a block."""
+
+    def __init__(self, kind: spec.Attention, model: spec.ModelSpec):
+        super().__init__()
+        width = model.embed_dim
+        self.num_heads = model.num_heads
+        self.kernel = kernels.build(kind)
+        self.W_Q = Linear(width, width, bias=model.bias, std=width**-0.5)
+        self.W_K = Linear(width, width, bias=model.bias, std=width**-0.5)
+        self.W_V = Linear(width, width, bias=model.bias, std=width**-0.5)
+        self.W_O = Linear(width, width, bias=model.bias, std=0.0)
+        self.norm_q = RMSNorm(model.d_head, 1e-6) if model.qk_norm else nn.Identity()
+        self.norm_k = RMSNorm(model.d_head, 1e-6) if model.qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch pos d_model"],
+        where: Positions,
+        kind: PositionKind,
+        state: KVCache | None,
+        tap: Scope,
+    ) -> tuple[Float[Tensor, "batch pos d_model"], KVCache]:
+        """Args: the normed stream; where its tokens stand; the model's positions; this layer's memory; the tap."""
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in self.project(x))
+        q, k, v = tap("hook_q", q), tap("hook_k", k), tap("hook_v", v)
+        q, k = kind.rotate(self.norm_q(q), where.query), kind.rotate(self.norm_k(k), where.query)
+        if kind.rotates:
+            q, k = tap("hook_rot_q", q), tap("hook_rot_k", k)
+
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        z, state = self.kernel(q, k, v, where, kind.bias(where.query, where.key), state, tap)
+        z = tap("hook_z", z.transpose(1, 2))
+        return self.W_O(z.flatten(-2)), state
+
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values of all heads, in one matrix product instead of three. [batch pos d_model] each"""
+        maps = (self.W_Q, self.W_K, self.W_V)
+        weight = torch.cat([one.weight for one in maps]).to(x.dtype)
+        biases = [one.bias for one in maps if one.bias is not None]
+        bias = torch.cat(biases).to(x.dtype) if biases else None
+        return F.linear(x, weight, bias).chunk(3, dim=-1)

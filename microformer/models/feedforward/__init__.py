@@ -1,0 +1,20 @@
+"""Feed-forward: what each position makes of what attention brought it, on its own. One file a shape."""
+
+from torch import nn
+
+from microformer.models import spec
+from microformer.models.feedforward.mlp import MLP
+from microformer.models.feedforward.swiglu import Swiglu
+
+__all__ = ["MLP", "Swiglu", "build"]
+
+
+def build(kind: spec.FeedForward, model: spec.ModelSpec) -> nn.Module:
+    """The feed-forward that a spec describes, sized for a model."""
+    match kind:
+        case spec.Gelu():
+            return MLP(model.embed_dim, model.ff_dim, "gelu", bias=model.bias)
+        case spec.Relu2():
+            return MLP(model.embed_dim, model.ff_dim, "relu2", bias=model.bias)
+        case spec.Swiglu():
+            return Swiglu(model.embed_dim, model.ff_dim, bias=model.bias)

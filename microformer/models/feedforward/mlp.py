@@ -1,0 +1,34 @@
+"""The plain feed-forward: widen, bend, narrow.
+
+    y = act(x W_in) W_out        act = GELU in its tanh form, or ReLU²: max(0, x)²
+
+Vaswani et al. 2017, section 3.3. GELU: Hendrycks and Gimpel 2016. ReLU²: So et al. 2021, "Primer".
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from microformer.models.linear import Linear
+from microformer.models.taps import Scope
+
+
+class MLP(nn.Module):
+    """Two matrices with an activation between.
+
+    Args:
+        embed_dim, ff_dim: the outer and the middle width.
+        activation: `gelu` or `relu2`.
+    """
+
+    def __init__(self, embed_dim: int, ff_dim: int, activation: str, *, bias: bool):
+        super().__init__()
+        self.activation = activation
+        self.W_in = Linear(embed_dim, ff_dim, bias=bias, std=embed_dim**-0.5)
+        self.W_out = Linear(ff_dim, embed_dim, bias=bias, std=0.0)
+
+    def forward(self, x: Float[Tensor, "batch pos d_model"], tap: Scope) -> Float[Tensor, "batch pos d_model"]:
+        pre = tap("hook_pre", self.W_in(x))
+        post = F.gelu(pre, approximate="tanh") if self.activation == "gelu" else torch.relu(pre).square()
+        return self.W_out(tap("hook_post", post))

@@ -1,0 +1,62 @@
+"""The two ways a number is learned here: a matrix that maps, and a table that is looked up. Formula: y = x Wᵀ + b
+
+Weights are kept in float32 and used in the precision of what they meet, so one model serves every precision. Each
+module declares the role of its parameters (matrix, embedding, unembedding, gain, bias), and optimizers group by role.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Linear(nn.Module):
+    """y = x Wᵀ + b, in x's precision.
+
+    Args:
+        inputs, outputs: widths.
+        bias: whether there is a b; it starts at 0.
+        std: standard deviation of the normal distribution W is drawn from; 0 starts it at zero.
+        role: what an optimizer should take W for.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool, std: float, role: str = "matrix"):
+        super().__init__()
+        self.roles = {"weight": role, "bias": "bias"}
+        self.std = std
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    def start(self, generator: torch.Generator) -> None:
+        """Draws the starting weights."""
+        if self.std > 0:
+            self.weight.normal_(0.0, self.std, generator=generator)
+
+    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+class Embedding(nn.Module):
+    """A learned vector for each of `entries` ids.
+
+    Args:
+        entries: how many ids.
+        width: numbers a vector.
+        std: standard deviation of the starting vectors.
+    """
+
+    roles: ClassVar = {"weight": "embedding"}
+
+    def __init__(self, entries: int, width: int, *, std: float):
+        super().__init__()
+        self.std = std
+        self.weight = nn.Parameter(torch.zeros(entries, width))
+
+    def start(self, generator: torch.Generator) -> None:
+        """Draws the starting vectors."""
+        self.weight.normal_(0.0, self.std, generator=generator)
+
+    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
+        return F.embedding(ids, self.weight)

@@ -1,0 +1,184 @@
+"""The transformer, from token ids to logits.
+
+    x = embed(ids) (+ positions)
+    for each block:  x = x + attention(norm(x));  x = x + feedforward(norm(x))
+    logits = unembed(norm(x))
+
+Radford et al. 2018 and 2019 (GPT-1, GPT-2), with the norm before each half. A model holds weights and nothing else:
+what it remembers between calls is a State that the caller hands in and gets back; what looks inside it is a tap.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from microformer.errors import MicroformerError
+from microformer.models import feedforward, norms, positions
+from microformer.models.attention import Attention
+from microformer.models.linear import Embedding, Linear
+from microformer.models.spec import LayerSpec, ModelSpec
+from microformer.models.state import KVCache, Positions, State
+from microformer.models.taps import Scope, Tap
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model answers.
+
+    Args:
+        logits: scores of each possible next token at each position.
+        state: the memory after these tokens; None if none was handed in.
+        aux_loss: what components want added to the loss in training (0 if none does), in nats.
+    """
+
+    logits: Float[Tensor, "batch pos vocab"]
+    state: State | None
+    aux_loss: Tensor | float
+
+
+class Block(nn.Module):
+    """One layer: attention, then a feed-forward, each reading a normed copy of the stream and adding to it."""
+
+    def __init__(self, layer: LayerSpec, model: ModelSpec):
+        super().__init__()
+        self.norm_1 = norms.build(model.norm, model.embed_dim, bias=model.bias)
+        self.attention = Attention(layer.attention, model)
+        self.norm_2 = norms.build(model.norm, model.embed_dim, bias=model.bias)
+        self.feedforward = feedforward.build(layer.feedforward, model)
+        self.dropout = nn.Dropout(model.dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch pos d_model"],
+        where: Positions,
+        kind: positions.PositionKind,
+        state: KVCache | None,
+        tap: Scope,
+    ) -> tuple[Float[Tensor, "batch pos d_model"], KVCache]:
+        x = tap("hook_resid_pre", x)
+        attended, state = self.attention(self.norm_1(x), where, kind, state, tap.within("attn"))
+        x = tap("hook_resid_mid", x + self.dropout(tap("hook_attn_out", attended)))
+        thought = self.feedforward(self.norm_2(x), tap.within("mlp"))
+        return tap("hook_resid_post", x + self.dropout(tap("hook_mlp_out", thought))), state
+
+
+class Microformer(nn.Module):
+    """A decoder-only transformer.
+
+    Args:
+        spec: what to build.
+        seed: of the starting weights.
+    """
+
+    def __init__(self, spec: ModelSpec, seed: int = 0):
+        super().__init__()
+        self.spec = spec
+        # The precision of activations; weights stay in float32. Whoever runs the model sets it.
+        self.compute_dtype = torch.float32
+        self.embed = Embedding(spec.vocab_size, spec.embed_dim, std=0.02 if spec.tie_embeddings else 1.0)
+        self.positions = positions.build(spec)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.blocks = nn.ModuleList(Block(layer, spec) for layer in spec.layers)
+        self.norm = norms.build(spec.norm, spec.embed_dim, bias=spec.bias)
+        self.unembed = Linear(spec.embed_dim, spec.vocab_size, bias=False, std=0.0, role="unembedding")
+        if spec.tie_embeddings:
+            self.unembed.weight = self.embed.weight
+        self.start(seed)
+
+    def forward(self, ids: Int[Tensor, "batch pos"], state: State | None = None, tap: Tap | None = None) -> Output:
+        """The logits of each next token.
+
+        Args:
+            ids: tokens, 0 … vocab_size − 1.
+            state: what was seen before them; `model.empty_state()` to begin remembering, None to remember nothing.
+            tap: reads or edits activations (models/taps.py).
+
+        Raises:
+            MicroformerError: more tokens than the context holds.
+        """
+        x, state, aux_loss = self.hidden(ids, state, tap)
+        return Output(self.unembed(x), state, aux_loss)
+
+    def hidden(
+        self, ids: Int[Tensor, "batch pos"], state: State | None = None, tap: Tap | None = None
+    ) -> tuple[Float[Tensor, "batch pos d_model"], State | None, Tensor | float]:
+        """The normed stream that `unembed` reads, the next state and the auxiliary loss."""
+        before = State.empty(len(self.blocks)) if state is None else state
+        if before.length + ids.shape[1] > self.spec.max_seq_len:
+            raise MicroformerError(
+                f"{before.length + ids.shape[1]} tokens are more than the model's context of {self.spec.max_seq_len}.",
+                "keep the last ones only, or train with a larger MAX_SEQ_LEN.",
+            )
+        scope = Scope(tap)
+        where = before.positions(ids.shape[1], ids.device)
+
+        x = scope("hook_embed", self.embed(ids).to(self.compute_dtype))
+        if (added := self.positions.embed(where.query)) is not None:
+            x = x + scope("hook_pos_embed", added.to(x.dtype).expand_as(x))
+        x = self.dropout(x)
+        parts = []
+        for i, (block, part) in enumerate(zip(self.blocks, before.layers, strict=True)):
+            x, part = block(x, where, self.positions, part, scope.within(f"blocks.{i}"))
+            parts.append(part)
+        x = scope("ln_final.hook_normalized", self.norm(x))
+        return x, None if state is None else before.advanced(tuple(parts), ids.shape[1]), 0.0
+
+    def loss(
+        self, ids: Int[Tensor, "batch pos"], targets: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None
+    ) -> Float[Tensor, ""]:
+        """Mean cross-entropy of the targets in nats a token, plus the auxiliary loss.
+
+        Args:
+            ids: the tokens read.
+            targets: the token that follows each.
+            mask: which targets count; None for all.
+        """
+        x, _, aux_loss = self.hidden(ids)
+        losses = token_losses(self.unembed(x), targets)
+        return (losses.mean() if mask is None else losses[mask].mean()) + aux_loss
+
+    def empty_state(self) -> State:
+        """The memory of a model that has seen nothing."""
+        return State.empty(len(self.blocks))
+
+    @torch.no_grad()
+    def start(self, seed: int) -> None:
+        """Draws all starting weights from one seed."""
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, (Linear, Embedding)) and not (self.spec.tie_embeddings and module is self.unembed):
+                module.start(generator)
+
+    def roles(self) -> dict[str, str]:
+        """What each parameter is (matrix, embedding, unembedding, gain or bias), by its name."""
+        return {
+            f"{prefix}.{name}": module.roles[name]
+            for prefix, module in self.named_modules()
+            if hasattr(module, "roles")
+            for name, _ in module.named_parameters(recurse=False)
+            if not (self.spec.tie_embeddings and module is self.unembed)
+        }
+
+    def num_parameters(self) -> int:
+        """How many numbers are learned."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def tap_names(self) -> list[str]:
+        """The activations that a tap can ask this model for, in the order in which they come."""
+        block = ["hook_resid_pre", "attn.hook_q", "attn.hook_k", "attn.hook_v"]
+        block += ["attn.hook_rot_q", "attn.hook_rot_k"] if self.positions.rotates else []
+        block += ["attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "hook_attn_out", "hook_resid_mid"]
+        block += ["mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"]
+        names = ["hook_embed", *(["hook_pos_embed"] if self.positions.embeds else [])]
+        names += [f"blocks.{i}.{name}" for i in range(len(self.blocks)) for name in block]
+        return [*names, "ln_final.hook_normalized"]
+
+
+def token_losses(
+    logits: Float[Tensor, "batch pos vocab"], targets: Int[Tensor, "batch pos"]
+) -> Float[Tensor, "batch pos"]:
+    """−log p(target) of every token, in nats, in float32 whatever the logits' precision."""
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)

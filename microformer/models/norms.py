@@ -1,0 +1,82 @@
+"""Norms: what keeps the residual stream's size from deciding what a layer sees. Nothing crosses between positions."""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from microformer.models import spec
+
+
+class LayerNorm(nn.Module):
+    """y = gain · (x − mean(x)) / sqrt(var(x) + eps) [+ bias]
+
+    Ba et al. 2016, "Layer Normalization".
+    """
+
+    roles: ClassVar = {"gain": "gain", "bias": "bias"}
+
+    def __init__(self, width: int, eps: float, *, bias: bool):
+        super().__init__()
+        self.eps = eps
+        self.gain = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.layer_norm(x, self.gain.shape, self.gain.to(x.dtype), bias, self.eps)
+
+
+class RMSNorm(nn.Module):
+    """y = gain · x / sqrt(mean(x²) + eps)
+
+    Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
+    """
+
+    roles: ClassVar = {"gain": "gain"}
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        gain = self.gain.to(x.dtype)
+        if x.device.type == "cpu" and x.requires_grad:
+            return _RMSNormOnCPU.apply(x, gain, self.eps)  # type: ignore[no-any-return]
+        return F.rms_norm(x, gain.shape, gain, self.eps)
+
+
+class _RMSNormOnCPU(torch.autograd.Function):
+    """The same formula with its gradient written out: autograd's own, on a CPU, walks through three times the memory.
+
+    With r = 1 / sqrt(mean(x²) + eps), n = x · r and d the width:
+        dL/dgain = Σ dy · n        dL/dx = r · (dy · gain − n · Σ(dy · gain · n) / d)
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, gain: Tensor, eps: float) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        r = torch.rsqrt(length.square() / x.shape[-1] + eps).to(x.dtype)
+        normed = x * r
+        ctx.save_for_backward(normed, r, gain)
+        return normed * gain
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        normed, r, gain = ctx.saved_tensors
+        product = dy * normed
+        share = (product @ gain).unsqueeze(-1) / gain.shape[0]
+        dx = torch.addcmul(dy * gain, normed, share, value=-1).mul_(r)
+        return dx, product.flatten(0, -2).sum(0), None
+
+
+def build(norm: spec.Norm, width: int, *, bias: bool) -> nn.Module:
+    """The norm that a spec describes, over the last axis of the given width."""
+    match norm:
+        case spec.LayerNorm(eps=eps):
+            return LayerNorm(width, eps, bias=bias)
+        case spec.RMSNorm(eps=eps):
+            return RMSNorm(width, eps)

@@ -1,0 +1,41 @@
+"""Rotary positions: a query and a key are compared at the angle of their distance.
+
+    (x_i, x_{i+d/2}) ← rotation by t · base^(−2i/d)      so that  q_s · k_t  depends on s − t alone
+
+Su et al. 2021, "RoFormer"; the halves are paired as in Llama, not the neighbours as in the paper. No parameters.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from microformer.models.positions.base import PositionKind
+
+
+class Rope(PositionKind):
+    """Tables of the angles' cosines and sines for max_seq_len positions."""
+
+    cos: Tensor
+    sin: Tensor
+    quarter_turn: Tensor
+
+    def __init__(self, max_seq_len: int, d_head: int, base: float):
+        super().__init__()
+        frequency = base ** (-torch.arange(0, d_head, 2) / d_head)
+        angle = torch.arange(max_seq_len)[:, None] * frequency
+        angle = torch.cat([angle, angle], dim=-1)
+        # (x1, x2) → (−x2, x1) as a matrix: on a CPU the product is faster than moving halves about.
+        half = torch.eye(d_head // 2)
+        zero = torch.zeros_like(half)
+        quarter_turn = torch.cat([torch.cat([zero, half], dim=1), torch.cat([-half, zero], dim=1)])
+        self.register_buffer("cos", angle.cos(), persistent=False)
+        self.register_buffer("sin", angle.sin(), persistent=False)
+        self.register_buffer("quarter_turn", quarter_turn, persistent=False)
+
+    def rotate(
+        self, x: Float[Tensor, "batch pos head d_head"], position: Int[Tensor, "*batch pos"]
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        position = position.clamp_min(0)
+        cos = self.cos[position].unsqueeze(-2).to(x.dtype)
+        sin = self.sin[position].unsqueeze(-2).to(x.dtype)
+        return x * cos + (x @ self.quarter_turn.to(x.dtype)) * sin

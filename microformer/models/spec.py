@@ -1,0 +1,318 @@
+"""What a model is, in words and numbers: enough to build it again anywhere. Knows no torch and no weights.
+
+A slot of the model (attention, feed-forward, positions, norm) is filled by a component, and a component is named with
+one grammar wherever it is named:
+
+    softmax                     one kind
+    rope(base=500000)           a kind with its arguments
+    gelu*3 swiglu               a pattern over the layers, repeated until every layer has its part
+
+Each component's spec is a frozen dataclass that refuses what can't be; `to_json` and `from_json` carry the whole.
+"""
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar, Union
+
+from microformer.errors import SettingsError, nearest
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Dense causal attention."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A learned vector for each position, added to the embedding."""
+
+
+@dataclass(frozen=True)
+class Sinusoidal:
+    """Sines and cosines of falling frequency, added to the embedding."""
+
+    base: float = 10000.0
+
+    def __post_init__(self):
+        _positive("positions", "base", self.base)
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Queries and keys turned by an angle that grows with their position."""
+
+    base: float = 10000.0
+
+    def __post_init__(self):
+        _positive("positions", "base", self.base)
+
+
+@dataclass(frozen=True)
+class NoPositions:
+    """No positions: the causal mask alone tells order."""
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Mean and variance set to 0 and 1, then a learned gain."""
+
+    eps: float = 1e-5
+
+    def __post_init__(self):
+        _positive("norm", "eps", self.eps)
+
+
+@dataclass(frozen=True)
+class RMSNorm:
+    """Root mean square set to 1, then a learned gain."""
+
+    eps: float = 1e-6
+
+    def __post_init__(self):
+        _positive("norm", "eps", self.eps)
+
+
+@dataclass(frozen=True)
+class Gelu:
+    """Two matrices with a GELU between (its tanh form, as in GPT-2)."""
+
+
+@dataclass(frozen=True)
+class Relu2:
+    """Two matrices with a squared ReLU between."""
+
+
+@dataclass(frozen=True)
+class Swiglu:
+    """Three matrices: one branch, passed through SiLU, gates the other."""
+
+
+Attention = Softmax
+FeedForward = Union[Gelu, Relu2, Swiglu]  # noqa: UP007  (a plain `|` of classes is not one name to a JSON reader)
+PositionKind = Union[Learned, Sinusoidal, Rope, NoPositions]  # noqa: UP007
+Norm = Union[LayerNorm, RMSNorm]  # noqa: UP007
+
+# Each slot's kinds by the word that settings, run folders and docs use for them.
+ATTENTION: dict[str, type] = {"softmax": Softmax}
+FEEDFORWARD: dict[str, type] = {"gelu": Gelu, "relu2": Relu2, "swiglu": Swiglu}
+POSITIONS: dict[str, type] = {"learned": Learned, "sinusoidal": Sinusoidal, "rope": Rope, "none": NoPositions}
+NORM: dict[str, type] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One block: what its two halves are."""
+
+    attention: Attention
+    feedforward: FeedForward
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A whole model.
+
+    Args:
+        vocab_size: different token ids; ids are 0 … vocab_size − 1.
+        embed_dim: width of the residual stream (d_model).
+        num_heads: attention heads a layer; d_head = embed_dim / num_heads.
+        ff_dim: width of the feed-forward's middle (d_ff).
+        max_seq_len: the context, in tokens.
+        layers: one spec a block, first to last.
+        positions, norm: what fills these slots everywhere.
+        qk_norm: whether queries and keys are normalised in each head (RMSNorm with a gain).
+        tie_embeddings: whether unembedding reuses the embedding's matrix.
+        bias: whether linear maps and LayerNorms have a bias.
+        dropout: the share of activations dropped in training, 0 … 1.
+
+    Raises:
+        SettingsError: the parts can't make one model.
+    """
+
+    vocab_size: int
+    embed_dim: int
+    num_heads: int
+    ff_dim: int
+    max_seq_len: int
+    layers: tuple[LayerSpec, ...]
+    positions: PositionKind
+    norm: Norm
+    qk_norm: bool = False
+    tie_embeddings: bool = False
+    bias: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        limits = {"vocab_size": 2**31, "embed_dim": 65536, "num_heads": 4096, "ff_dim": 2**20, "max_seq_len": 2**24}
+        for name, most in limits.items():
+            _between(name, getattr(self, name), 1, most)
+        _between("num_layers", len(self.layers), 1, 1000)
+        if not 0 <= self.dropout < 1:
+            raise SettingsError(f"DROPOUT {self.dropout} is not a share.", "use 0 for none, or a value such as 0.1.")
+        if self.embed_dim % self.num_heads:
+            raise SettingsError(
+                f"EMBED_DIM {self.embed_dim} can't be divided into {self.num_heads} heads.",
+                _division_hint(self.embed_dim, self.num_heads),
+            )
+        if isinstance(self.positions, Rope) and self.d_head % 2:
+            raise SettingsError(
+                f"rope turns pairs of numbers, and {self.num_heads} heads of EMBED_DIM {self.embed_dim} are "
+                f"{self.d_head} wide, an odd number.",
+                "use another NUM_HEADS or EMBED_DIM, or POSITIONS = 'learned'.",
+            )
+        if isinstance(self.positions, Sinusoidal) and self.embed_dim % 2:
+            raise SettingsError(
+                f"sinusoidal positions come in pairs, and EMBED_DIM {self.embed_dim} is odd.",
+                "use an even EMBED_DIM, or POSITIONS = 'learned'.",
+            )
+
+    @property
+    def d_head(self) -> int:
+        """Width of one head."""
+        return self.embed_dim // self.num_heads
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.layers)
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as plain JSON values; `from_json` gives it back."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain["layers"] = [
+            {"attention": _named(layer.attention, ATTENTION), "feedforward": _named(layer.feedforward, FEEDFORWARD)}
+            for layer in self.layers
+        ]
+        plain["positions"] = _named(self.positions, POSITIONS)
+        plain["norm"] = _named(self.norm, NORM)
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> "ModelSpec":
+        """The spec that `to_json` wrote.
+
+        Raises:
+            SettingsError: a field is missing, unknown or of the wrong kind.
+        """
+        try:
+            values = dict(plain)
+            values["layers"] = tuple(
+                LayerSpec(_unnamed(layer["attention"], ATTENTION), _unnamed(layer["feedforward"], FEEDFORWARD))
+                for layer in plain["layers"]
+            )
+            values["positions"] = _unnamed(plain["positions"], POSITIONS)
+            values["norm"] = _unnamed(plain["norm"], NORM)
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise SettingsError(
+                f"this is not a model's spec: {error}.", "it was made by another version, or edited by hand."
+            ) from error
+
+
+_T = TypeVar("_T")
+_ITEM = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?:\((?P<args>[^()]*)\))?(?:\*(?P<times>\d+))?")
+
+
+def one(text: str, kinds: Mapping[str, type], setting: str) -> Any:
+    """The one component that `text` names.
+
+    Args:
+        text: such as `rope` or `rope(base=500000)`.
+        kinds: the words this slot knows.
+        setting: the slot's setting, for the error.
+
+    Raises:
+        SettingsError: an unknown kind, wrong arguments, or a pattern where one component is wanted.
+    """
+    found = _pattern(text, kinds, setting)
+    if len(found) != 1:
+        raise SettingsError(
+            f"{setting} {text!r} names {len(found)} components, and one fills it.", f"name one of {', '.join(kinds)}."
+        )
+    return found[0]
+
+
+def per_layer(text: str, kinds: Mapping[str, type], setting: str, num_layers: int) -> tuple[Any, ...]:
+    """A component for each layer from a pattern such as `gelu*3 swiglu`, repeated to the model's depth.
+
+    Raises:
+        SettingsError: an unknown kind, wrong arguments, or a pattern longer than the model is deep.
+    """
+    pattern = _pattern(text, kinds, setting)
+    if len(pattern) > max(num_layers, 1):
+        raise SettingsError(
+            f"{setting} {text!r} describes {len(pattern)} layers, and the model has {num_layers}.",
+            "shorten the pattern, or raise NUM_LAYERS.",
+        )
+    return tuple(pattern[i % len(pattern)] for i in range(num_layers))
+
+
+def _pattern(text: str, kinds: Mapping[str, type], setting: str) -> list[Any]:
+    found: list[Any] = []
+    rest = text.strip()
+    while rest:
+        match = _ITEM.match(rest)
+        if match is None or (match.end() < len(rest) and not rest[match.end()].isspace()):
+            raise SettingsError(
+                f"{setting} {text!r} can't be read at {rest!r}.",
+                f"write a kind ({', '.join(kinds)}), with arguments as kind(name=value), repeated as kind*3.",
+            )
+        found += [_component(match["name"], match["args"], kinds, setting)] * int(match["times"] or 1)
+        rest = rest[match.end() :].lstrip()
+    if not found:
+        raise SettingsError(f"{setting} is empty.", f"name one of {', '.join(kinds)}.")
+    return found
+
+
+def _component(name: str, arguments: str | None, kinds: Mapping[str, type], setting: str) -> Any:
+    kind = kinds.get(name)
+    if kind is None:
+        meant = nearest(name, kinds)
+        hint = f"did you mean {meant!r}? There are: {', '.join(kinds)}." if meant else f"there are: {', '.join(kinds)}."
+        raise SettingsError(f"{setting} {name!r} is not known.", hint)
+    wanted = ", ".join(f"{field.name}={field.default}" for field in fields(kind))
+    hint = f"{name} takes ({wanted})." if wanted else f"{name} takes no arguments."
+    try:
+        call = ast.parse(f"f({arguments or ''})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        positional = [ast.literal_eval(argument) for argument in call.args]
+        keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        if not all(isinstance(value, (int, float)) for value in [*positional, *keywords.values()]):
+            raise ValueError
+        return kind(*positional, **keywords)
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise SettingsError(f"{setting} {name}({arguments}) has arguments that {name} can't take.", hint) from error
+
+
+def _named(component: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
+    word = next(word for word, kind in kinds.items() if kind is type(component))
+    return {"kind": word, **asdict(component)}
+
+
+def _unnamed(plain: Mapping[str, Any], kinds: Mapping[str, type]) -> Any:
+    arguments = dict(plain)
+    return kinds[arguments.pop("kind")](**arguments)
+
+
+def _positive(setting: str, name: str, value: float) -> None:
+    if not value > 0:
+        raise SettingsError(
+            f"{setting.upper()} has {name} {value}, and it must be above 0.", "leave it out for the usual value."
+        )
+
+
+def _between(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise SettingsError(
+            f"{name.upper()} {value} can't be: it must be {least} or more, and {most} at most.",
+            f"choose a whole number from {least} to {most}.",
+        )
+
+
+def _division_hint(embed_dim: int, num_heads: int) -> str:
+    below = embed_dim // num_heads * num_heads
+    multiples = [str(value) for value in (below, below + num_heads) if value > 0]
+    heads = [str(n) for n in range(2, min(embed_dim, 33)) if embed_dim % n == 0 and n != num_heads]
+    instead = f", or set NUM_HEADS to {' or '.join(', '.join(heads).rsplit(', ', 1))}" if heads else ""
+    return f"use a multiple of {num_heads}, such as {' or '.join(multiples)}{instead}."

@@ -1,0 +1,112 @@
+"""What a model remembers between calls, and where tokens stand in their text. Knows nothing of how either is used.
+
+The caller owns a State: it hands one in and gets the next one back, and nothing in it ever changes, so a state can be
+kept, gone back to or shared. A part per layer (here: the keys and values seen so far) and a part for the whole model
+(how many tokens were seen, and where each row's text began).
+
+A key's slot in the cache and its position in the text differ once a row was reset: position = slot − start of its row.
+Slots before the start get negative positions, and no query sees them.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """One layer's keys and values, from the first slot on."""
+
+    keys: Float[Tensor, "batch head key d_head"]
+    values: Float[Tensor, "batch head key d_head"]
+
+    def extend(self, keys: Tensor, values: Tensor) -> "KVCache":
+        """The cache with more keys and values at its end. [batch head pos d_head] each."""
+        return KVCache(torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2))
+
+    def map(self, change) -> "KVCache":
+        """The cache with `change` applied to both tensors."""
+        return KVCache(change(self.keys), change(self.values))
+
+
+@dataclass(frozen=True)
+class State:
+    """The memory of a whole model.
+
+    Args:
+        layers: one part a layer; None where nothing was seen yet.
+        length: tokens seen so far, the same for all rows.
+        starts: for each row the slot at which its text begins; None means slot 0 for all. [batch]
+    """
+
+    layers: tuple[KVCache | None, ...]
+    length: int = 0
+    starts: Int[Tensor, "batch"] | None = None
+
+    @classmethod
+    def empty(cls, num_layers: int) -> "State":
+        """The state of a model that has seen nothing."""
+        return cls((None,) * num_layers)
+
+    def positions(self, new: int, device: torch.device) -> "Positions":
+        """Where the next `new` tokens stand, and the keys that they may look at: those seen and themselves."""
+        keys = torch.arange(self.length + new, device=device)
+        if self.starts is not None:
+            keys = keys - self.starts[:, None]
+        return Positions(query=keys[..., self.length :], key=keys)
+
+    def advanced(self, layers: tuple[KVCache | None, ...], new: int) -> "State":
+        """The state after `new` more tokens, with the layers' new parts."""
+        return replace(self, layers=layers, length=self.length + new)
+
+    def detach(self) -> "State":
+        """The same memory, cut from the graph that made it."""
+        return self._map(Tensor.detach)
+
+    def to(self, device: torch.device | str) -> "State":
+        """The same memory on another device."""
+        moved = self._map(lambda tensor: tensor.to(device))
+        return moved if self.starts is None else replace(moved, starts=self.starts.to(device))
+
+    def reorder(self, rows: Int[Tensor, "new_batch"]) -> "State":
+        """The memory of the chosen rows, in that order; a row may be taken more than once."""
+        chosen = self._map(lambda tensor: tensor.index_select(0, rows))
+        return chosen if self.starts is None else replace(chosen, starts=self.starts[rows])
+
+    def reset(self, rows: Bool[Tensor, "batch"]) -> "State":
+        """The memory with some rows as if they had seen nothing: their next token stands at position 0."""
+        if not bool(rows.any()):
+            return self
+        starts = torch.zeros(len(rows), dtype=torch.long, device=rows.device) if self.starts is None else self.starts
+        return replace(self, starts=torch.where(rows, self.length, starts))
+
+    def _map(self, change) -> "State":
+        return replace(self, layers=tuple(None if part is None else part.map(change) for part in self.layers))
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where queries and keys stand in their text, in tokens; a batch axis only where rows differ."""
+
+    query: Int[Tensor, "*batch query"]
+    key: Int[Tensor, "*batch key"]
+
+    @property
+    def fresh(self) -> bool:
+        """Whether queries and keys are the same tokens, all rows from position 0: the plain causal triangle."""
+        return self.key.dim() == 1 and self.query.shape == self.key.shape
+
+    @cached_property
+    def mask(self) -> Float[Tensor, "*batch query key"] | None:
+        """0 where a query may look and −inf where not, to be added to scores; None where every query sees every key.
+
+        Made once a forward pass and shared by its layers.
+        """
+        if self.key.dim() == 1 and self.query.shape[-1] == 1:
+            return None
+        key, query = self.key[..., None, :], self.query[..., :, None]
+        visible = (key <= query) & (key >= 0)
+        return torch.zeros(visible.shape, device=key.device).masked_fill_(~visible, float("-inf"))

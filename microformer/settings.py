@@ -1,0 +1,415 @@
+"""The settings: what can be set, what it means, where it was said. Knows no torch, no files but config files.
+
+One word has three spellings: EMBED_DIM in config.py, embed_dim in code, --embed-dim on the command line. The command
+line wins over the config file, which wins over the defaults here, their one home.
+
+    resolve(config file, command line) → Settings → model_spec(…) → ModelSpec
+"""
+
+import json
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from microformer.errors import SettingsError, nearest
+from microformer.models import spec
+
+Auto = Literal["auto"]
+
+
+def setting(
+    default: Any,
+    about: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    read_when: tuple[str, tuple[str, ...]] | None = None,
+) -> Any:
+    """A setting.
+
+    Args:
+        default: its value where nobody says another.
+        about: one line for `--help` and the docs.
+        least, most: the range of a number, both ends allowed.
+        choices: the words allowed.
+        read_when: (other setting, its values) with which this one is read at all; None: always.
+    """
+    metadata = {"about": about, "least": least, "most": most, "choices": choices, "read_when": read_when}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The model."""
+
+    embed_dim: int = setting(128, "width of the residual stream", least=1, most=65536)
+    num_heads: int = setting(4, "attention heads a layer; divides EMBED_DIM", least=1, most=4096)
+    num_layers: int = setting(2, "blocks", least=1, most=1000)
+    ff_dim: int = setting(256, "width of the feed-forward's middle", least=1, most=2**20)
+    max_seq_len: int = setting(128, "context: how many tokens the model sees at once", least=2, most=2**24)
+    vocab_size: int = setting(
+        100, "overridden at runtime: a tokenizer that is trained to a size (bpe) reads it, others decide it",
+        least=1, most=2**24, read_when=("tokenizer", ("bpe",)),
+    )  # fmt: skip
+    attention: str = setting("softmax", f"attention of each layer: {', '.join(spec.ATTENTION)}")
+    positions: str = setting("rope", f"how order is told: {', '.join(spec.POSITIONS)}; rope(base=10000)")
+    feedforward: str = setting("swiglu", f"feed-forward of each layer: {', '.join(spec.FEEDFORWARD)}")
+    norm: str = setting("rmsnorm", f"norm: {', '.join(spec.NORM)}")
+    qk_norm: bool = setting(True, "normalise queries and keys in each head")
+    tie_embeddings: bool = setting(False, "one matrix for embedding and unembedding")
+    bias: bool = setting(False, "biases in linear maps and LayerNorms")
+    dropout: float = setting(0.0, "share of activations dropped while training", least=0, most=0.99)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The data."""
+
+    corpus: str = setting(
+        "tinyshakespeare", "a named corpus, a file or a folder; data/corpus.txt comes before the default"
+    )
+    encoding: str = setting("utf-8", "encoding of the corpus's files")
+    tokenizer: str = setting("char", "what a token is", choices=("char", "byte", "bpe"))
+    val_fraction: float = setting(
+        0.1, "share of the text, at its end, kept for validation; 0 for none", least=0, most=0.9
+    )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The training."""
+
+    epochs: float = setting(
+        12.0, "budget: times through the training text; may be a fraction, 0 for no such limit", least=0
+    )
+    max_steps: int = setting(0, "budget: optimizer steps; 0 for no such limit", least=0)
+    max_minutes: float = setting(
+        0.0, "budget: minutes on the clock, the schedule runs over them; 0 for no such limit", least=0
+    )
+    batch_size: int = setting(32, "sequences a step", least=1, most=2**20)
+    accumulate: int = setting(
+        1, "parts a batch is computed in, to save memory; divides BATCH_SIZE", least=1, most=2**20
+    )
+    optimizer: str = setting("muon", "muon (matrices; AdamW for the rest) or adamw", choices=("muon", "adamw"))
+    learning_rate: float | Auto = setting(
+        "auto", "highest rate; auto: what suits the optimizer and the width", least=0, most=100
+    )
+    weight_decay: float = setting(0.0, "share of the rate by which matrices shrink a step", least=0, most=100)
+    momentum: float = setting(0.95, "Muon's momentum", least=0, most=0.9999, read_when=("optimizer", ("muon",)))
+    beta_1: float = setting(0.9, "AdamW's memory of gradients", least=0, most=0.9999)
+    beta_2: float = setting(0.95, "AdamW's memory of squared gradients", least=0, most=0.99999)
+    grad_clip: float = setting(1.0, "largest norm of the whole gradient; 0 for no limit", least=0)
+    schedule: str = setting(
+        "linear", "how the rate falls: cosine, linear, wsd (warm-up, stable, decay), constant",
+        choices=("cosine", "linear", "wsd", "constant"),
+    )  # fmt: skip
+    warmup: float = setting(0.02, "share of the run in which the rate rises from 0", least=0, most=1)
+    decay: float = setting(
+        0.4, "share of the run, at its end, in which the rate falls", least=0, most=1, read_when=("schedule", ("wsd",))
+    )
+    averaging: float = setting(
+        0.0, "weight averaging: how much of the average a step keeps, such as 0.99; 0 for none", least=0, most=0.99999
+    )
+    eval_every: int | Auto = setting("auto", "steps between validations; auto: 16 in a run", least=1)
+    patience: int = setting(5, "validations without a better one before training stops; 0 to never stop early", least=0)
+    checkpoint_every: int | Auto = setting("auto", "steps between checkpoints; auto: with each validation", least=1)
+    checkpoint_minutes: float = setting(
+        5.0, "a checkpoint at least this often, in minutes; 0 for no such rule", least=0
+    )
+    snapshots: bool = setting(True, "keep the weights of steps 1, 2, 4, 8 … (20 at most) to look at later")
+    log_every: int = setting(10, "steps between lines of metrics.jsonl", least=1)
+    seed: int = setting(1, "of weights, data order and dropout", least=0, most=2**63 - 1)
+
+
+@dataclass(frozen=True)
+class MachineSettings:
+    """The machine."""
+
+    device: str = setting(
+        "auto", "cpu, cuda or mps; auto: what a short probe finds faster", choices=("auto", "cpu", "cuda", "mps")
+    )
+    precision: str = setting(
+        "auto", "float32 or bfloat16; auto: what a short probe finds faster", choices=("auto", "float32", "bfloat16")
+    )
+    threads: int | Auto = setting("auto", "CPU threads; auto: the cores this process may use", least=1, most=4096)
+
+
+GROUPS: dict[str, type] = {
+    "model": ModelSettings, "data": DataSettings, "training": TrainingSettings, "machine": MachineSettings,
+}  # fmt: skip
+BUDGETS = ("epochs", "max_steps", "max_minutes")
+# What --resume may change: budgets, and how often things happen.
+FREQUENCIES = ("eval_every", "checkpoint_every", "checkpoint_minutes", "log_every", "patience")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, as resolved.
+
+    Args:
+        model, data, training, machine: the groups.
+        explicit: the settings that the user said, be it with their default value.
+    """
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    machine: MachineSettings = field(default_factory=MachineSettings)
+    explicit: frozenset[str] = frozenset()
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its name."""
+        return {name: getattr(getattr(self, group), name) for group, name, _ in each_setting()}
+
+    def changed(self, values: Mapping[str, Any]) -> "Settings":
+        """These settings with some changed, checked like those from a file.
+
+        Raises:
+            SettingsError: an unknown name, a wrong type, a value out of range, or a combination that can't be.
+        """
+        new = self
+        for name, value in values.items():
+            group, which = _find(name, lambda name: name)
+            checked = _checked(name, which, value)
+            new = replace(new, **{group: replace(getattr(new, group), **{name: checked})})
+        new = replace(new, explicit=self.explicit | set(values))
+        _check_together(new)
+        return new
+
+
+def each_setting() -> Iterator[tuple[str, str, Field]]:
+    """(group, name, field) of every setting, in the order in which they are shown."""
+    for group, kind in GROUPS.items():
+        for one in fields(kind):
+            yield group, one.name, one
+
+
+def resolve(config: str | Path | None = None, given: Mapping[str, Any] | None = None) -> Settings:
+    """The settings of one command.
+
+    Args:
+        config: a config file, a run's run.json, or the name of a ready config; None: `config.py` in this folder if
+            there is one, else the defaults.
+        given: what the command line said, by name; strings are converted.
+
+    Raises:
+        SettingsError: something said can't be followed.
+    """
+    given = dict(given or {})
+    settings = Settings().changed(_without_defaults(read_config(config)))
+    if any(name in given for name in BUDGETS):
+        # A budget on the command line replaces the config's, whatever it was in.
+        settings = settings.changed({name: 0 for name in BUDGETS if name not in given})
+    return settings.changed(given)
+
+
+def read_config(config: str | Path | None) -> dict[str, Any]:
+    """The settings that a config says, by their names in code; nothing is checked yet but the names' existence.
+
+    Raises:
+        SettingsError: no such config, one that raises, or one with an unknown setting.
+    """
+    if config is None:
+        path = Path("config.py")
+        return _run_config(path) if path.is_file() else {}
+    ready = Path(__file__).parent / "configs"
+    path = Path(config)
+    if not path.is_file():
+        path = ready / f"{config}.py"
+    if not path.is_file() or str(config).startswith("_"):
+        names = sorted(one.stem for one in ready.glob("[a-z]*.py"))
+        raise SettingsError(
+            f"there is no config {str(config)!r}.", f"give a file, or one of the ready ones: {', '.join(names)}."
+        )
+    return _read_run_json(path) if path.suffix == ".json" else _run_config(path)
+
+
+def convert(name: str, text: str) -> Any:
+    """A command line's word as the value its setting wants.
+
+    Raises:
+        SettingsError: it is no such value.
+    """
+    _, which = _find(name, lambda name: "--" + name.replace("_", "-"))
+    kind = get_type_hints(_class_of(name))[name]
+    if text == "auto" and _allows_auto(kind):
+        return text
+    try:
+        match _plain(kind):
+            case "bool":
+                return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[text.lower()]
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case _:
+                return text
+    except (ValueError, KeyError):
+        raise _wrong_type(name, which, text) from None
+
+
+def model_spec(settings: Settings, vocab_size: int, max_seq_len: int | None = None) -> spec.ModelSpec:
+    """The model that the settings describe.
+
+    Args:
+        vocab_size: the tokenizer's, whatever VOCAB_SIZE says.
+        max_seq_len: a context shorter than MAX_SEQ_LEN, where the text is.
+
+    Raises:
+        SettingsError: the parts can't make one model.
+    """
+    model = settings.model
+    attention = spec.per_layer(model.attention, spec.ATTENTION, "ATTENTION", model.num_layers)
+    feedforward = spec.per_layer(model.feedforward, spec.FEEDFORWARD, "FEEDFORWARD", model.num_layers)
+    return spec.ModelSpec(
+        vocab_size=vocab_size,
+        embed_dim=model.embed_dim,
+        num_heads=model.num_heads,
+        ff_dim=model.ff_dim,
+        max_seq_len=max_seq_len or model.max_seq_len,
+        layers=tuple(spec.LayerSpec(*pair) for pair in zip(attention, feedforward, strict=True)),
+        positions=spec.one(model.positions, spec.POSITIONS, "POSITIONS"),
+        norm=spec.one(model.norm, spec.NORM, "NORM"),
+        qk_norm=model.qk_norm,
+        tie_embeddings=model.tie_embeddings,
+        bias=model.bias,
+        dropout=model.dropout,
+    )
+
+
+def _run_config(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = {"__name__": "config", "__file__": str(path)}
+    try:
+        exec(compile(path.read_bytes(), str(path), "exec"), values)
+    except Exception as error:  # whatever a user's file can raise is theirs to mend, and is told with its line
+        line = error.lineno if isinstance(error, SyntaxError) else traceback.extract_tb(error.__traceback__)[-1].lineno
+        raise SettingsError(
+            f"{path} can't be read: {type(error).__name__} at line {line}: {error}.", "mend that line."
+        ) from error
+    said = {name: value for name, value in values.items() if re.fullmatch(r"[A-Z][A-Z0-9_]*", name)}
+    for name in said:
+        if name.lower() not in _NAMES:
+            raise _unknown(name.lower(), str.upper, where=f" in {path}")
+    return {name.lower(): value for name, value in said.items()}
+
+
+def _read_run_json(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_bytes().decode("utf-8"))["settings"]
+        if not isinstance(settings, dict):
+            raise TypeError("its settings are no table")
+    except (ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"{path} is not a run's run.json: {error!r}.", "give runs/<name>/run.json.") from error
+    for name in settings:
+        if name not in _NAMES:
+            raise _unknown(name, str.lower, where=f" in {path}")
+    return settings
+
+
+def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    # A config.py that lists every setting at its default says no more than an empty one.
+    return {name: value for name, value in values.items() if value != _default(_NAMES[name][1])}
+
+
+def _check_together(settings: Settings) -> None:
+    flat = settings.flat()
+    for _, name, which in each_setting():
+        condition = which.metadata["read_when"]
+        if condition is None or flat[name] == _default(which):
+            continue
+        other, values = condition
+        if flat[other] not in values:
+            raise SettingsError(
+                f"{name.upper()} is set to {flat[name]!r}, and nothing reads it with {other.upper()} = {flat[other]!r}.",
+                f"leave {name.upper()} at {_default(which)!r}, or set {other.upper()} to {' or '.join(map(repr, values))}.",
+            )
+    training = settings.training
+    if training.batch_size % training.accumulate:
+        raise SettingsError(
+            f"BATCH_SIZE {training.batch_size} can't be computed in {training.accumulate} equal parts.",
+            "let ACCUMULATE divide BATCH_SIZE.",
+        )
+    model_spec(settings, vocab_size=1)
+
+
+def _checked(name: str, which: Field, value: Any) -> Any:
+    kind = get_type_hints(_class_of(name))[name]
+    if isinstance(value, str) and _plain(kind) != "str":
+        if value == "auto" and _allows_auto(kind):
+            return value
+        raise _wrong_type(name, which, value)
+    match _plain(kind):
+        case "bool" if isinstance(value, bool):
+            pass
+        case "int" if isinstance(value, int) and not isinstance(value, bool):
+            pass
+        case "float" if isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = float(value)
+        case "str" if isinstance(value, str):
+            pass
+        case _:
+            raise _wrong_type(name, which, value)
+    least, most, choices = (which.metadata[key] for key in ("least", "most", "choices"))
+    if choices and value not in choices:
+        meant = nearest(value, choices)
+        hint = f"did you mean {meant!r}? " if meant else ""
+        raise SettingsError(f"{name.upper()} {value!r} is not known.", f"{hint}there are: {', '.join(choices)}.")
+    if not isinstance(value, str) and (
+        (least is not None and not value >= least) or (most is not None and not value <= most)
+    ):
+        span = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise SettingsError(
+            f"{name.upper()} {value} can't be: it must be {span}.", f"it is the {which.metadata['about']}."
+        )
+    return value
+
+
+def _wrong_type(name: str, which: Field, value: Any) -> SettingsError:
+    kind = get_type_hints(_class_of(name))[name]
+    words = {"bool": "True or False", "int": "a whole number", "float": "a number", "str": "a word in quotes"}[
+        _plain(kind)
+    ]
+    words += ' or "auto"' if _allows_auto(kind) else ""
+    return SettingsError(f"{name.upper()} {value!r} is not {words}.", f"it is the {which.metadata['about']}.")
+
+
+def _find(name: str, spelling: Callable[[str], str]) -> tuple[str, Field]:
+    if name not in _NAMES:
+        raise _unknown(name, spelling)
+    return _NAMES[name]
+
+
+def _unknown(name: str, spelling: Callable[[str], str], where: str = "") -> SettingsError:
+    meant = nearest(name, _NAMES)
+    listed = "`microformer train --help` lists them all."
+    return SettingsError(
+        f'there is no setting "{spelling(name)}"{where}.',
+        f"did you mean {spelling(meant)}? {listed}" if meant else listed,
+    )
+
+
+def _class_of(name: str) -> type:
+    return GROUPS[_NAMES[name][0]]
+
+
+def _default(which: Field) -> Any:
+    assert which.default is not MISSING
+    return which.default
+
+
+def _allows_auto(kind: Any) -> bool:
+    return Auto in get_args(kind)
+
+
+def _plain(kind: Any) -> str:
+    """bool, int, float or str: the type of a value that is not `auto`."""
+    if get_origin(kind) is not None:
+        kind = next(one for one in get_args(kind) if one is not Auto)
+    return kind.__name__
+
+
+_NAMES: dict[str, tuple[str, Field]] = {name: (group, which) for group, name, which in each_setting()}

@@ -1,0 +1,50 @@
+"""Budgets: how much of a run is used, counted in steps, on the clock, or as another run recorded it.
+
+Progress is the largest of the shares used, so that whichever limit comes first ends the run with its schedule
+complete. A leg is what a run does until its budget is used; going on after that is a leg of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one leg may use.
+
+    Args:
+        steps: the step at which it ends; None for no such limit.
+        seconds: the time at which it ends, counted from the beginning of the whole run; None for no such limit.
+        from_step, from_seconds: where the leg began.
+        recorded: the progress that another run saw at each of its steps, to be followed instead.
+    """
+
+    steps: int | None
+    seconds: float | None = None
+    from_step: int = 0
+    from_seconds: float = 0.0
+    recorded: Sequence[float] | None = None
+
+    def progress(self, step: int, seconds: float) -> float:
+        """The share that is used when `step` steps and `seconds` seconds are; 1 or more: it is over."""
+        if self.recorded is not None:
+            return self.recorded[step] if step < len(self.recorded) else 1.0
+        shares = []
+        if self.steps is not None:
+            shares.append((step - self.from_step) / max(1, self.steps - self.from_step))
+        if self.seconds is not None:
+            shares.append((seconds - self.from_seconds) / max(1e-9, self.seconds - self.from_seconds))
+        return max(shares)
+
+    @property
+    def on_the_clock(self) -> bool:
+        """Whether the schedule depends on the time that steps take, so that it must be recorded to be repeated."""
+        return self.seconds is not None and self.recorded is None
+
+
+def steps_for(epochs: float, max_steps: int, samples_per_epoch: int, batch_size: int) -> int | None:
+    """The step at which a run by epochs or steps ends, whichever comes first; None if neither limits it."""
+    limits = [max_steps] if max_steps else []
+    if epochs:
+        limits.append(max(1, round(epochs * samples_per_epoch / batch_size)))
+    return min(limits) if limits else None

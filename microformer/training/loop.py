@@ -1,0 +1,274 @@
+"""The training loop. It is handed what it needs and knows no files, no text and no terminal.
+
+for each step:  loss of a batch → gradients → clip → optimizer;  now and then: log, validate, save
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from microformer.errors import TrainingError
+from microformer.models.model import Microformer, token_losses
+from microformer.training.averaging import Average
+from microformer.training.batches import Batch, Shuffled
+from microformer.training.budgets import Budget
+from microformer.training.observers import Observer, Row
+from microformer.training.optimizers import Optimizer
+from microformer.training.schedules import Schedule
+
+# How often a run validates when it is left to itself.
+_VALIDATIONS = 16
+_SNAPSHOTS = 20
+
+
+@dataclass
+class Position:
+    """Where a run stands.
+
+    Args:
+        step: optimizer steps taken.
+        samples: sequences taken from the data: its position, whatever the number of processes.
+        tokens: targets learned from.
+        seconds: wall time since training began, evaluations included, all parts of a resumed run.
+        best: lowest validation loss so far, in nats a token; None before the first.
+        best_step: the step it was measured at.
+    """
+
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    best_step: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often things happen, and how large a step is.
+
+    Args:
+        batch_size: sequences a step.
+        accumulate: equal parts that a batch is computed in.
+        grad_clip: largest norm of the whole gradient; 0 for no limit.
+        eval_every, checkpoint_every: steps; auto for 16 times in a run, and with each validation.
+        checkpoint_minutes: the longest time between checkpoints; 0 for any.
+        snapshots: whether weights are kept at steps 1, 2, 4, 8 …
+        log_every: steps between logged rows.
+    """
+
+    batch_size: int
+    accumulate: int = 1
+    grad_clip: float = 1.0
+    eval_every: int | Literal["auto"] = "auto"
+    checkpoint_every: int | Literal["auto"] = "auto"
+    checkpoint_minutes: float = 0.0
+    snapshots: bool = True
+    log_every: int = 10
+
+
+@dataclass
+class Loop:
+    """A training that can be run, saved and gone on with.
+
+    Args:
+        model, optimizer, average, batches, schedule, budget, plan: what is trained, on what and how.
+        device: where batches are computed.
+        evaluate: gives the validation loss of the model as it stands, in nats a token; None: there is no validation.
+        save: called with `last`, `best` or `snapshot` when that checkpoint is due.
+        observers: told of every step and row.
+        asked_to_stop: asked after each step; true ends the run at once, saved.
+    """
+
+    model: Microformer
+    optimizer: Optimizer
+    average: Average
+    batches: Shuffled
+    schedule: Schedule
+    budget: Budget
+    plan: Plan
+    device: str
+    evaluate: Callable[[], float] | None
+    save: Callable[[Literal["last", "best", "snapshot"]], None]
+    observers: Sequence[Observer] = ()
+    asked_to_stop: Callable[[], bool] = lambda: False
+    position: Position = field(default_factory=Position)
+    taken: list[float] = field(default_factory=list)  # the progress at each step, recorded where the clock decides it
+
+    def run(self) -> str:
+        """Trains until the budget is used, an observer asks for the end, or the user does.
+
+        Returns:
+            `finished`, `interrupted`, or the observer's reason.
+
+        Raises:
+            TrainingError: a loss or a gradient was not finite; nothing of it was saved.
+        """
+        self._resumed_at = time.perf_counter() - self.position.seconds
+        self._saved_at = self.position.seconds
+        self._last_validation = 0.0
+        self._unchecked: list[Tensor] = []
+        self._speed_from = (time.perf_counter(), self.position.tokens)
+        self.model.train()
+        progress = self._progress()
+        while progress < 1:
+            self._step(progress)
+            before, progress = progress, self._progress()
+            for observer in self.observers:
+                observer.on_step(self.position.step, progress, self.position.seconds)
+            finished = progress >= 1
+            reason = self._report(self._due(before, progress, finished))
+            if finished or reason or self.asked_to_stop():
+                # Nothing is measured because of an interruption, so that a resumed run is one never interrupted.
+                self._save("last")
+                return reason or ("finished" if finished else "interrupted")
+        return "finished"
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that must be kept to go on to the same result: tensors, and plain JSON values. The weights are apart."""
+        tensors = {f"optimizer/{name}": value for name, value in self.optimizer.state_dict().items()}
+        tensors |= {f"average/{name}": value for name, value in self.average.state_dict().items()}
+        tensors["rng/cpu"] = torch.get_rng_state()
+        if torch.device(self.device).type == "cuda":
+            tensors["rng/cuda"] = torch.cuda.get_rng_state()
+        tensors["schedule"] = torch.tensor(self.taken, dtype=torch.float64)
+        observers = {type(observer).__name__: observer.state_dict() for observer in self.observers}
+        return tensors, {"position": asdict(self.position), "observers": observers}
+
+    def load_state(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+        """Goes on from what `state` gave; the model holds the weights already."""
+        parts: dict[str, dict[str, Tensor]] = {"optimizer": {}, "average": {}, "rng": {}}
+        for key, value in tensors.items():
+            part, _, name = key.partition("/")
+            if name:
+                parts[part][name] = value
+        self.optimizer.load_state_dict(parts["optimizer"])
+        self.average.load_state_dict(parts["average"])
+        torch.set_rng_state(parts["rng"]["cpu"])
+        if "cuda" in parts["rng"] and torch.device(self.device).type == "cuda":
+            torch.cuda.set_rng_state(parts["rng"]["cuda"])
+        self.taken = tensors["schedule"].tolist()
+        self.position = Position(**plain["position"])
+        for observer in self.observers:
+            observer.load_state_dict(plain["observers"].get(type(observer).__name__, {}))
+
+    def _progress(self) -> float:
+        # The last validation is part of the budget's time: the next one is taken to last as long.
+        self.position.seconds = time.perf_counter() - self._resumed_at
+        return self.budget.progress(self.position.step, self.position.seconds + self._last_validation)
+
+    def _step(self, progress: float) -> None:
+        plan, position = self.plan, self.position
+        if self.budget.on_the_clock:
+            self.taken.append(progress)
+        self._rate = self.schedule.rate(progress)
+        self.optimizer.set_rate(self._rate)
+
+        part = plan.batch_size // plan.accumulate
+        parts = [self.batches.take(position.samples + i * part, part) for i in range(plan.accumulate)]
+        tokens = sum(batch.tokens for batch in parts)
+        loss = torch.zeros((), device=self.device)
+        for batch in parts:
+            share = self._loss(batch.to(self.device), tokens)
+            share.backward()
+            loss += share.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.grad_clip or float("inf"), foreach=True)
+        self.optimizer.step()
+        self.average.update()
+        self._unchecked.append(torch.stack([loss, norm]))
+        position.step += 1
+        position.samples += plan.batch_size
+        position.tokens += tokens
+
+    def _loss(self, batch: Batch, tokens: int) -> Tensor:
+        """A part's share of the mean loss over all `tokens` of the step, so that parts add up to one large batch."""
+        x, _, aux_loss = self.model.hidden(batch.ids)
+        losses = token_losses(self.model.unembed(x), batch.targets)
+        if batch.mask is not None:
+            losses = losses * batch.mask
+        return losses.sum() / tokens + aux_loss * (batch.tokens / tokens)
+
+    def _due(self, before: float, progress: float, finished: bool) -> set[str]:
+        """What is to happen after this step: log, validate, save, snapshot."""
+        plan, step = self.plan, self.position.step
+        sixteenth = finished or int(progress * _VALIDATIONS) > int(before * _VALIDATIONS)
+        validate = sixteenth if plan.eval_every == "auto" else finished or step % plan.eval_every == 0
+        save = validate if plan.checkpoint_every == "auto" else step % plan.checkpoint_every == 0
+        waited = self.position.seconds - self._saved_at
+        wishes = {
+            "log": finished or step == 1 or step % plan.log_every == 0,
+            "validate": validate and self.evaluate is not None,
+            "save": save or (0 < plan.checkpoint_minutes * 60 < waited),
+            "snapshot": plan.snapshots and step.bit_count() == 1 and step < 2**_SNAPSHOTS,
+        }
+        return {what for what, wished in wishes.items() if wished}
+
+    def _report(self, due: set[str]) -> str | None:
+        """Measures, tells and saves what is due; gives the reason to stop, if an observer has one."""
+        if not due:
+            return None
+        last_loss, last_norm = self._checked()
+        position = self.position
+        row: Row = {}
+        best = False
+        if "log" in due:
+            now, (since, tokens) = time.perf_counter(), self._speed_from
+            speed = (position.tokens - tokens) / max(now - since, 1e-9)
+            row = {"train_loss": last_loss, "lr": self.optimizer.highest * self._rate, "grad_norm": last_norm}
+            row["tokens_per_second"] = round(speed, 1)
+        if "validate" in due:
+            row["val_loss"] = self._validated()
+            best = position.best is None or row["val_loss"] < position.best
+            if best:
+                position.best, position.best_step = row["val_loss"], position.step
+        reason = None
+        if row:
+            position.seconds = time.perf_counter() - self._resumed_at
+            row = {"step": position.step, "tokens": position.tokens, "seconds": round(position.seconds, 3), **row}
+            for observer in self.observers:
+                observer.on_row(row)
+            reason = next((wish for wish in (one.wants_to_stop() for one in self.observers) if wish), None)
+        if best:
+            with self.average.in_place():
+                self._save("best")
+        if "snapshot" in due:
+            with self.average.in_place():
+                self._save("snapshot")
+        if "save" in due:
+            self._save("last")
+        self._speed_from = (time.perf_counter(), position.tokens)
+        return reason
+
+    def _checked(self) -> tuple[float, float]:
+        """The last step's loss and gradient norm, once every one since the last look was found finite."""
+        values = torch.stack(self._unchecked)
+        self._unchecked = []
+        finite = torch.isfinite(values).all(dim=1)
+        if not bool(finite.all()):
+            first = int((~finite).nonzero()[0])
+            step = self.position.step - len(values) + 1 + first
+            what = "loss" if not torch.isfinite(values[first, 0]) else "gradient"
+            raise TrainingError(
+                f"the {what} of step {step} is not a finite number; training stops before it reaches a checkpoint.",
+                "lower --learning-rate, or keep --grad-clip above 0; the last good checkpoint is kept.",
+            )
+        loss, norm = values[-1].tolist()
+        return loss, norm
+
+    def _validated(self) -> float:
+        assert self.evaluate is not None
+        started = time.perf_counter()
+        self.model.eval()
+        with self.average.in_place():
+            loss = self.evaluate()
+        self.model.train()
+        self._last_validation = time.perf_counter() - started
+        return loss
+
+    def _save(self, which: Literal["last", "best", "snapshot"]) -> None:
+        self.save(which)
+        if which == "last":
+            self._saved_at = self.position.seconds

@@ -1,0 +1,86 @@
+"""Muon: momentum whose every step is made orthogonal, so that all directions of a matrix learn at the same pace.
+
+    M ← μ M + G        U = orthogonalise(G + μ M)        W ← W − lr · scale · U
+
+Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". For matrices only. The scale,
+sqrt(max(1, rows / columns)), keeps a step's effect on activations the same whatever the shape (Bernstein 2025,
+"Deriving Muon"); so a rate that suits one width suits the others.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# The quintic whose five rounds take every singular value in (0, 1] near 1 (Jordan et al. 2024).
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+
+
+def orthogonalise(
+    matrices: Float[Tensor, "count rows columns"], rounds: int = 5, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "count rows columns"]:
+    """The nearest (semi-)orthogonal matrix to each, roughly: singular values land between 0.7 and 1.2.
+
+    Newton-Schulz iteration: X ← aX + (b XXᵀ + c (XXᵀ)²) X, on the wide form of each matrix, all at once.
+    """
+    x = matrices.to(dtype)
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(rounds):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon over matrices, all of one shape orthogonalised together.
+
+    Args:
+        matrices: parameters with two axes.
+        lr: size of a step; the spectral norm of the change of a square matrix.
+        momentum: μ.
+        weight_decay: share of lr by which weights shrink a step.
+        dtype: precision of the orthogonalisation; weights and momentum stay in float32.
+    """
+
+    def __init__(
+        self,
+        matrices: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One step of every matrix that has a gradient."""
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    by_shape[matrix.shape].append(matrix)
+            for shape, matrices in by_shape.items():
+                self._step_together(matrices, shape, group)
+
+    def _step_together(self, matrices: list[Tensor], shape: torch.Size, group: dict[str, Any]) -> None:
+        gradients = [matrix.grad for matrix in matrices]
+        for matrix in matrices:
+            if "momentum" not in self.state[matrix]:
+                self.state[matrix]["momentum"] = torch.zeros_like(matrix)
+        momenta = [self.state[matrix]["momentum"] for matrix in matrices]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, gradients)
+        looked_ahead = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
+        steps = orthogonalise(torch.stack(list(looked_ahead)), dtype=self.dtype).to(matrices[0].dtype)
+        if group["weight_decay"]:
+            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+        scale = max(1.0, shape[0] / shape[1]) ** 0.5
+        torch._foreach_add_(matrices, list(steps.unbind()), alpha=-group["lr"] * scale)
