@@ -118,6 +118,7 @@ def _download(url: str, arrived: Path, progress: Callable[[int, int], None] | No
     arrived.unlink(missing_ok=True)
     match failures[0]:
         case requests.HTTPError(response=requests.Response() as answer) as error:
+            answer.close()
             raise DataError(
                 f"{url} can't be fetched: the server answered {answer.status_code} {answer.reason}.",
                 "try again later, or choose another corpus: `microformer corpora` lists them.",

@@ -244,9 +244,10 @@ def _texts_beneath(folder: Path) -> Iterator[Path]:
 
 def _check_encoding(encoding: str) -> None:
     try:
-        b"".decode(encoding)
+        # Not empty: Python doesn't look at what it has nothing to decode with.
+        b"a".decode(encoding, "ignore")
         codecs.getincrementaldecoder(encoding)
-    except LookupError as error:
+    except (LookupError, UnicodeError) as error:
         raise SettingsError(
             f'there is no text encoding "{encoding}".', "common ones are utf-8, utf-16, latin-1, cp1252 and gb18030."
         ) from error
