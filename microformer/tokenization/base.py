@@ -7,7 +7,7 @@ the chunks are cut.
 import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, SupportsIndex
 
 import numpy as np
 from jaxtyping import Integer
@@ -74,8 +74,8 @@ class Tokenizer(ABC):
         return np.concatenate([np.empty(0, self.dtype), *self.encode_chunks([text], unknown)])
 
     @abstractmethod
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of these ids. Bytes that form no character become U+FFFD.
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
+        """The text of these ids: numbers, an array or a tensor. Bytes that form no character become U+FFFD.
 
         Raises:
             DataError: the vocabulary has no such id.
@@ -98,7 +98,7 @@ class Tokenizer(ABC):
             DataError: the dict describes no tokenizer of this kind.
         """
 
-    def _checked(self, ids: Iterable[int]) -> Integer[np.ndarray, "token"]:
+    def _checked(self, ids: Iterable[SupportsIndex]) -> Integer[np.ndarray, "token"]:
         if not hasattr(ids, "__array__") and not isinstance(ids, Sequence):
             ids = list(ids)
         checked = np.asarray(ids, dtype=np.int64).reshape(-1)

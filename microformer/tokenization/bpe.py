@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import tokenizers
@@ -107,7 +107,7 @@ class BpeTokenizer(Tokenizer):
             for encoding in self._backend.encode_batch(batch):
                 yield np.array(encoding.ids, self.dtype)
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         return b"".join(self._pieces[token_id] for token_id in self._checked(ids)).decode("utf-8", "replace")
 
     def decoder(self) -> StreamDecoder:

@@ -1,7 +1,7 @@
 """One token a byte of UTF-8: 256 ids for every text there is. Learns nothing and lacks nothing."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from jaxtyping import Integer
@@ -31,7 +31,7 @@ class ByteTokenizer(Tokenizer):
         for chunk in chunks:
             yield np.frombuffer(utf8(chunk, unknown), np.uint8)
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         return self._checked(ids).astype(np.uint8).tobytes().decode("utf-8", "replace")
 
     def decoder(self) -> StreamDecoder:

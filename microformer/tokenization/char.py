@@ -4,7 +4,7 @@ Nothing is lost and nothing is learned; a character that the training text never
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from jaxtyping import Integer
@@ -77,7 +77,7 @@ class CharTokenizer(Tokenizer):
         for chunk in chunks:
             yield self._encode_ascii(chunk, unknown) if chunk.isascii() else self._encode_any(chunk, unknown)
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         return self._codes[self._checked(ids)].astype("<u4").tobytes().decode("utf-32-le")
 
     def decoder(self) -> StreamDecoder:

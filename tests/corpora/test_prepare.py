@@ -53,7 +53,7 @@ def asked(**changed):
 
 
 @pytest.mark.parametrize("tokenizer", tokenization.KINDS)
-@pytest.mark.parametrize("val_fraction", [0.1, 0.37, 0])
+@pytest.mark.parametrize("val_fraction", [0.1, 0.37, 0.0])
 def test_streaming_gives_what_encoding_in_memory_gives(tokenizer, val_fraction, here, monkeypatch):
     monkeypatch.setattr(reading, "_BLOCK", 7)  # bytes, so that characters and lines lie across the borders
 
@@ -119,7 +119,7 @@ def test_an_empty_corpus_is_named(content, here):
         prepare("data", Source.files("empty.txt"))
 
 
-@pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5, float("nan")])
 def test_a_validation_fraction_that_is_none_is_refused(fraction, here):
     with pytest.raises(SettingsError, match=f"VAL_FRACTION {fraction}"):
         prepare("data", Source.files("book.txt"), val_fraction=fraction)
@@ -162,7 +162,7 @@ def test_the_files_are_the_same_bytes_wherever_and_whenever_they_are_made(here):
 def test_validation_that_is_no_longer_wanted_is_removed(here):
     prepare("data", Source.files("book.txt"))
 
-    prepare("data", Source.files("book.txt"), val_fraction=0)
+    prepare("data", Source.files("book.txt"), val_fraction=0.0)
 
     assert sorted(path.name for path in (here / "data").iterdir()) == [
         ".lock",
