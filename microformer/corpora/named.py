@@ -38,7 +38,7 @@ class NamedCorpus:
     sha256: str = ""
 
 
-CORPORA = (
+_TABLE = (
     NamedCorpus(
         name="tinyshakespeare",
         about="40,000 lines from Shakespeare's plays, as char-rnn and nanoGPT use them; 65 different characters",
@@ -53,6 +53,7 @@ CORPORA = (
         licence="PSF-2.0",
     ),
 )
+CORPORA = {corpus.name: corpus for corpus in _TABLE}
 
 
 def named(name: str) -> NamedCorpus:
@@ -61,13 +62,14 @@ def named(name: str) -> NamedCorpus:
     Raises:
         SettingsError: there is none.
     """
-    for corpus in CORPORA:
-        if corpus.name == name:
-            return corpus
-    names = [corpus.name for corpus in CORPORA]
-    meant = nearest(name, names)
-    known = f"`microformer corpora` lists them: {', '.join(names)}. A file of your own goes to --input."
-    raise SettingsError(f'there is no corpus "{name}".', f'did you mean "{meant}"? {known}' if meant else known)
+    if name in CORPORA:
+        return CORPORA[name]
+    meant = nearest(name, CORPORA)
+    known = f"`microformer corpora` lists them: {', '.join(CORPORA)}. A file of your own goes to --input."
+    as_a_file = " and no such file" if "." in name or "/" in name or os.sep in name else ""
+    raise SettingsError(
+        f'there is no corpus "{name}"{as_a_file}.', f'did you mean "{meant}"? {known}' if meant else known
+    )
 
 
 def stored(name: str) -> Path | None:

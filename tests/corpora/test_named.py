@@ -19,7 +19,7 @@ def corpus(monkeypatch):
         glisters = NamedCorpus(
             "glisters", "a line", "public domain", len(CONTENT), url, hashlib.sha256(CONTENT).hexdigest()
         )
-        monkeypatch.setattr(named, "CORPORA", (glisters, *CORPORA))
+        monkeypatch.setattr(named, "CORPORA", {"glisters": glisters, **CORPORA})
 
     published_at("http://127.0.0.1:9/unreachable")
     return published_at
@@ -99,6 +99,11 @@ def test_an_unknown_name_suggests_the_nearest():
         find("tinyshakespear")
 
     assert 'did you mean "tinyshakespeare"' in raised.value.hint
+
+
+def test_a_file_that_is_missing_where_a_name_is_wanted_is_said_to_be():
+    with pytest.raises(SettingsError, match=r'no corpus "books/war\.txt" and no such file'):
+        find("books/war.txt")
 
 
 def test_tiny_shakespeare_is_the_one_that_everybody_uses():

@@ -45,7 +45,7 @@ def unreachable(monkeypatch):
 
 def publish(monkeypatch, url):
     corpus = NamedCorpus("glisters", "a line", "public domain", len(CONTENT), url, hashlib.sha256(CONTENT).hexdigest())
-    monkeypatch.setattr(named, "CORPORA", (corpus, *CORPORA))
+    monkeypatch.setattr(named, "CORPORA", {"glisters": corpus, **CORPORA})
 
 
 def asked(**changed):
