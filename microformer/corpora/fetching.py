@@ -49,16 +49,18 @@ def fetch(url: str, path: Path, sha256: str, progress: Callable[[int, int], None
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(exist_ok=True)
             arrived = folder / f"{time.monotonic_ns()}.partial"
-            _download(url, arrived, progress)
-            if files.sha256(arrived) != sha256:
-                size = arrived.stat().st_size
-                arrived.unlink()
-                raise DataError(
-                    f"{url} is not the file that it should be: its {size:,} bytes have another SHA-256.",
-                    "a proxy or a sign-in page may have answered instead; open the address in a browser, or try again.",
-                )
-            with files.atomic_file(path) as partial:
-                arrived.replace(partial)
+            try:
+                _download(url, arrived, progress)
+                if files.sha256(arrived) != sha256:
+                    size = arrived.stat().st_size
+                    raise DataError(
+                        f"{url} is not the file that it should be: its {size:,} bytes have another SHA-256.",
+                        "a proxy or a sign-in page may have answered; open the address in a browser, or try again.",
+                    )
+                with files.atomic_file(path) as partial:
+                    arrived.replace(partial)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Heartbeat:
@@ -115,7 +117,6 @@ def _download(url: str, arrived: Path, progress: Callable[[int, int], None] | No
             )
     if not failures:
         return
-    arrived.unlink(missing_ok=True)
     match failures[0]:
         case requests.HTTPError(response=requests.Response() as answer) as error:
             answer.close()
