@@ -355,7 +355,7 @@ def _checked(name: str, which: Field, value: Any) -> Any:
             raise _wrong_type(name, which, value)
     least, most, choices = (which.metadata[key] for key in ("least", "most", "choices"))
     if choices and value not in choices:
-        meant = nearest(value, choices)
+        meant = nearest(str(value), choices)
         hint = f"did you mean {meant!r}? " if meant else ""
         raise SettingsError(f"{name.upper()} {value!r} is not known.", f"{hint}there are: {', '.join(choices)}.")
     if not isinstance(value, str) and (

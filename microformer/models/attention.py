@@ -57,7 +57,7 @@ class Attention(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values of all heads, in one matrix product instead of three. [batch pos d_model] each"""
         maps = (self.W_Q, self.W_K, self.W_V)
-        weight = torch.cat([one.weight for one in maps]).to(x.dtype)
-        biases = [one.bias for one in maps if one.bias is not None]
+        weight = torch.cat(tuple(one.weight for one in maps)).to(x.dtype)
+        biases = tuple(one.bias for one in maps if one.bias is not None)
         bias = torch.cat(biases).to(x.dtype) if biases else None
         return F.linear(x, weight, bias).chunk(3, dim=-1)

@@ -59,10 +59,10 @@ class Block(nn.Module):
         tap: Scope,
     ) -> tuple[Float[Tensor, "batch pos d_model"], KVCache]:
         x = tap("hook_resid_pre", x)
-        attended, state = self.attention(self.norm_1(x), where, kind, state, tap.within("attn"))
+        attended, seen = self.attention(self.norm_1(x), where, kind, state, tap.within("attn"))
         x = tap("hook_resid_mid", x + self.dropout(tap("hook_attn_out", attended)))
         thought = self.feedforward(self.norm_2(x), tap.within("mlp"))
-        return tap("hook_resid_post", x + self.dropout(tap("hook_mlp_out", thought))), state
+        return tap("hook_resid_post", x + self.dropout(tap("hook_mlp_out", thought))), seen
 
 
 class Microformer(nn.Module):
@@ -155,11 +155,9 @@ class Microformer(nn.Module):
     def roles(self) -> dict[str, str]:
         """What each parameter is (matrix, embedding, unembedding, gain or bias), by its name."""
         return {
-            f"{prefix}.{name}": module.roles[name]
-            for prefix, module in self.named_modules()
-            if hasattr(module, "roles")
-            for name, _ in module.named_parameters(recurse=False)
-            if not (self.spec.tie_embeddings and module is self.unembed)
+            name: self.get_submodule(owner).roles[last]  # type: ignore[operator, index]
+            for name, _ in self.named_parameters()
+            for owner, _, last in [name.rpartition(".")]
         }
 
     def num_parameters(self) -> int:

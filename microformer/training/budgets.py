@@ -36,13 +36,18 @@ class Budget:
             shares.append((seconds - self.from_seconds) / max(1e-9, self.seconds - self.from_seconds))
         return max(shares)
 
+    def used_up(self, step: int, seconds: float) -> bool:
+        """Whether a leg that begins here would have nothing to use."""
+        limits = [(self.steps, step), (self.seconds, seconds)]
+        return any(limit is not None and used >= limit for limit, used in limits)
+
     @property
     def on_the_clock(self) -> bool:
         """Whether the schedule depends on the time that steps take, so that it must be recorded to be repeated."""
         return self.seconds is not None and self.recorded is None
 
 
-def steps_for(epochs: float, max_steps: int, samples_per_epoch: int, batch_size: int) -> int | None:
+def steps_for(epochs: float, max_steps: int, samples_per_epoch: float, batch_size: int) -> int | None:
     """The step at which a run by epochs or steps ends, whichever comes first; None if neither limits it."""
     limits = [max_steps] if max_steps else []
     if epochs:

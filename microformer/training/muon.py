@@ -71,7 +71,7 @@ class Muon(torch.optim.Optimizer):
                 self._step_together(matrices, shape, group)
 
     def _step_together(self, matrices: list[Tensor], shape: torch.Size, group: dict[str, Any]) -> None:
-        gradients = [matrix.grad for matrix in matrices]
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
         for matrix in matrices:
             if "momentum" not in self.state[matrix]:
                 self.state[matrix]["momentum"] = torch.zeros_like(matrix)

@@ -1,0 +1,57 @@
+"""The settings of `microformer train` in this folder. Each can be given on the command line too: --embed-dim 256."""
+
+# The model
+EMBED_DIM = 128  # width of the residual stream
+NUM_HEADS = 4  # attention heads a layer; divides EMBED_DIM
+NUM_LAYERS = 2  # blocks
+FF_DIM = 256  # width of the feed-forward's middle
+MAX_SEQ_LEN = 128  # context: how many tokens the model sees at once
+VOCAB_SIZE = 100  # Overridden at runtime (only TOKENIZER = "bpe" reads it)
+ATTENTION = "softmax"
+POSITIONS = "rope"  # rope, learned, sinusoidal, none
+FEEDFORWARD = "swiglu"  # swiglu, gelu, relu2
+NORM = "rmsnorm"  # rmsnorm, layernorm
+QK_NORM = True  # normalise queries and keys in each head
+TIE_EMBEDDINGS = False  # one matrix for embedding and unembedding
+BIAS = False  # biases in linear maps and LayerNorms
+DROPOUT = 0.0  # share of activations dropped while training
+
+# The data
+CORPUS = "tinyshakespeare"  # a named corpus, a file or a folder; data/corpus.txt comes before the default
+ENCODING = "utf-8"  # of the corpus's files
+TOKENIZER = "char"  # char, byte, bpe
+VAL_FRACTION = 0.1  # share of the text, at its end, kept for validation; 0 for none
+
+# The training: what ends it, whichever comes first (0: no such limit)
+EPOCHS = 12.0  # times through the training text; may be a fraction
+MAX_STEPS = 0  # optimizer steps
+MAX_MINUTES = 0.0  # minutes on the clock; the schedule runs over them
+
+# The training: how
+BATCH_SIZE = 32  # sequences a step
+ACCUMULATE = 1  # parts a batch is computed in, to save memory
+OPTIMIZER = "muon"  # muon (matrices; AdamW for the rest), adamw
+LEARNING_RATE = "auto"  # highest rate; auto: what suits the optimizer and the width
+WEIGHT_DECAY = 0.0  # share of the rate by which matrices shrink a step
+MOMENTUM = 0.95  # Muon's
+BETA_1 = 0.9  # AdamW's memory of gradients
+BETA_2 = 0.95  # AdamW's memory of squared gradients
+GRAD_CLIP = 1.0  # largest norm of the whole gradient; 0 for no limit
+SCHEDULE = "linear"  # linear, cosine, wsd (warm-up, stable, decay), constant
+WARMUP = 0.02  # share of the run in which the rate rises from 0
+DECAY = 0.4  # share of the run, at its end, in which wsd falls
+AVERAGING = 0.0  # weight averaging: how much of the average a step keeps, such as 0.99; 0 for none
+SEED = 1  # of weights, data order and dropout
+
+# The training: how often
+EVAL_EVERY = "auto"  # steps between validations; auto: 16 in a run
+PATIENCE = 5  # validations without a better one before training stops; 0 to never stop early
+CHECKPOINT_EVERY = "auto"  # steps between checkpoints; auto: with each validation
+CHECKPOINT_MINUTES = 5.0  # a checkpoint at least this often, in minutes
+SNAPSHOTS = True  # keep the weights of steps 1, 2, 4, 8 … (20 at most) to look at later
+LOG_EVERY = 10  # steps between lines of metrics.jsonl
+
+# The machine (auto: what a short probe finds faster)
+DEVICE = "auto"  # cpu, cuda, mps
+PRECISION = "auto"  # float32, bfloat16
+THREADS = "auto"  # CPU threads

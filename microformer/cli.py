@@ -1,0 +1,409 @@
+"""The `microformer` command: a thin table of verbs. Reads the command line and prints; every verb's work is elsewhere.
+
+Torch is imported inside the verbs that need it, so that `--help`, `runs` and a mistyped flag answer at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from microformer.errors import MicroformerError, SettingsError, nearest, notice
+from microformer.settings import GROUPS, convert
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line and gives its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    try:
+        return _run([word for word in argv if word != "--debug"])
+    except MicroformerError as error:
+        if debug:
+            raise
+        print(f"error: {error.sentence}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read has seen enough. What is still buffered must not raise again when Python closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(argv: list[str]) -> int:
+    parser = _parser()
+    if argv and not argv[0].startswith("-") and argv[0] not in _VERBS:
+        meant = nearest(argv[0], _VERBS)
+        hint = f"did you mean {meant}? " if meant else ""
+        raise SettingsError(f"there is no verb {argv[0]!r}.", f"{hint}There are: {', '.join(_VERBS)}.")
+    if not argv:
+        parser.print_help()
+        return 0
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise _unknown(unknown[0], known.parser)
+    return known.action(known)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="microformer",
+        description="A transformer language model to read in an afternoon, train in minutes and take apart.",
+        epilog="`microformer VERB --help` says more. --debug shows an error's traceback.",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", parser_class=_Parser)
+    for name, (about, add, action) in _VERBS.items():
+        verb = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
+        add(verb)
+        verb.set_defaults(action=action, parser=verb)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}.", f"`{self.prog} --help` lists what there is.")
+
+
+def _unknown(word: str, parser: argparse.ArgumentParser) -> SettingsError:
+    if not word.startswith("-"):
+        return SettingsError(f"{word!r} is one word too many.", f"`{parser.prog} --help` says what is taken.")
+    name = word.split("=")[0]
+    known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    meant = nearest(name, known)
+    listed = f"`{parser.prog} --help` lists them all."
+    what = "setting" if parser.prog.endswith("train") else "option"
+    return SettingsError(
+        f'there is no {what} "{name.lstrip("-")}".', f"did you mean {meant}? {listed}" if meant else listed
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- settings
+
+
+def _add_settings(verb: argparse.ArgumentParser, groups: Sequence[str], besides: Sequence[str] = ()) -> None:
+    """A flag for each setting of some groups."""
+    for group in groups:
+        kind = GROUPS[group]
+        shown = verb.add_argument_group(f"{group} settings", "as in config.py; these win over it")
+        for field in fields(kind):
+            if field.name in besides:
+                continue
+            flag = "--" + field.name.replace("_", "-")
+            about = f"{field.metadata['about']} [{field.default}]".replace("%", "%%")
+            if isinstance(field.default, bool):
+                shown.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=about)
+            else:
+                shown.add_argument(flag, metavar=_METAVARS.get(field.name, "X"), help=about)
+
+
+_METAVARS = {
+    "epochs": "X",
+    "max_steps": "N",
+    "max_minutes": "X",
+    "seed": "N",
+    "eval_every": "N",
+    "checkpoint_every": "N",
+}
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of settings, converted."""
+    names = [field.name for kind in GROUPS.values() for field in fields(kind)]
+    said = {name: getattr(args, name, None) for name in names}
+    return {
+        name: convert(name, value) if isinstance(value, str) else value
+        for name, value in said.items()
+        if value is not None
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- verbs
+
+
+def _add_prepare(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--input", nargs="+", metavar="PATH", help="files, folders, or - for standard input")
+    verb.add_argument("--config", metavar="FILE", help="a config file or the name of a ready one [config.py]")
+    _add_settings(verb, ["data"])
+    verb.add_argument("--vocab-size", metavar="N", help="size of a vocabulary that is trained (bpe)")
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from microformer import settings
+
+    chosen = settings.resolve(args.config, _given(args))
+    if args.input and "corpus" in _given(args):
+        raise SettingsError("--input and --corpus both name the text.", "give one of them.")
+    from microformer import pipeline
+
+    with _bytes_shown() as progress:
+        prepared = pipeline.prepare(chosen, args.input or (), progress)
+    print(prepared.summary())
+    return 0
+
+
+def _add_train(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--config", metavar="FILE", help="a config file, a run's run.json, or a ready one [config.py]")
+    verb.add_argument("--run", metavar="NAME", help="the run's name [the corpus's and a number]")
+    verb.add_argument("--resume", action="store_true", help="continue the run named, or the latest")
+    _add_settings(verb, list(GROUPS))
+
+
+def _train(args: argparse.Namespace) -> int:
+    given = _given(args)
+    if args.resume and args.config:
+        raise SettingsError(
+            "--resume goes on with the run's own settings, and --config names others.", "leave one out."
+        )
+    from microformer import settings
+
+    if not args.resume:
+        settings.resolve(args.config, given)  # a mistake is told before torch takes its second to load
+    from microformer import pipeline
+
+    run = pipeline.train(args.config, run=args.run, resume=args.resume, **given)
+    ended = run.info["ended"]
+    return INTERRUPTED if ended and ended["how"] == "interrupted" else 0
+
+
+def _add_generate(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", nargs="?", metavar="RUN", help="a run's name or folder [the latest]")
+    verb.add_argument("--checkpoint", default="best", metavar="WHICH", help="best, last, or a snapshot's step [best]")
+    verb.add_argument(
+        "--prompt", action="append", metavar="TEXT", help="the beginning; may be given several times [asked]"
+    )
+    verb.add_argument("--temperature", type=float, metavar="X", help="0 takes the likeliest [asked, else 0.8]")
+    verb.add_argument("--top-k", type=int, default=0, metavar="N", help="only the N likeliest; 0 for all [0]")
+    verb.add_argument("--top-p", type=float, default=1.0, metavar="X", help="only the likeliest that reach X [1.0]")
+    verb.add_argument("--min-p", type=float, default=0.0, metavar="X", help="only what has X of the likeliest's [0.0]")
+    verb.add_argument("--max-new-tokens", type=int, default=500, metavar="N", help="how much is written [500]")
+    verb.add_argument("--num-samples", type=int, default=1, metavar="N", help="texts a prompt [1]")
+    verb.add_argument("--stop", default="", metavar="TEXT", help="end a text before this comes")
+    verb.add_argument("--seed", type=int, default=0, metavar="N", help="the same one gives the same text [0]")
+    verb.add_argument(
+        "--unknown", choices=["error", "skip"], default="error", help="characters not in the vocabulary [error]"
+    )
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from microformer import runs
+
+    run = runs.find(args.run, checkpoint=args.checkpoint)
+    if args.max_new_tokens < 1 or args.num_samples < 1:
+        raise SettingsError("--max-new-tokens and --num-samples must be 1 or more.", "leave them out for 500 and 1.")
+    if args.prompt:
+        _write(run, args, args.prompt, 0.8 if args.temperature is None else args.temperature)
+        return 0
+    asking = "" if args.temperature is not None else " and temperature"
+    print(f"{run.name}: give a seed string{asking}; an empty line ends.", file=sys.stderr)
+    while prompt := _asked("seed string: "):
+        temperature = args.temperature
+        try:
+            if temperature is None:
+                temperature = _number(_asked("temperature [0.8]: ") or "0.8")
+            _write(run, args, [prompt], temperature)
+        except MicroformerError as error:
+            if not sys.stdin.isatty():
+                raise
+            print(f"error: {error.sentence}\nhint: {error.hint}", file=sys.stderr)  # and asks again
+    return 0
+
+
+def _write(run: Any, args: argparse.Namespace, prompts: list[str], temperature: float) -> None:
+    """Prints the texts: one as it is made, several one after the other."""
+    from microformer import generation, pipeline
+
+    sampler = generation.Sampler(temperature, args.top_k, args.top_p, args.min_p)
+    texts = [prompt for prompt in prompts for _ in range(args.num_samples)]
+    options = {"seed": args.seed, "unknown": args.unknown, "stop": args.stop}
+    pieces = pipeline.stream_text(run, texts, sampler, args.max_new_tokens, **options)
+    if len(texts) == 1:
+        first = next(pieces, (0, ""))  # before anything is printed: a prompt that can't be used is an error alone
+        print(texts[0] + first[1], end="", flush=True)
+        for _, piece in pieces:
+            print(piece, end="", flush=True)
+        print(flush=True)
+        return
+    written = list(texts)
+    for row, piece in pieces:
+        written[row] += piece
+    for number, text in enumerate(written, 1):
+        print(f"--- {number} of {len(written)}\n{text}", flush=True)
+
+
+def _asked(question: str) -> str:
+    """A line from standard input; "" at its end. The question goes to standard error, so that output is text alone."""
+    print(question, end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    if not sys.stdin.isatty():
+        print(file=sys.stderr)
+    return line.rstrip("\r\n")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(
+            f"the temperature {text!r} is not a number.", "0.8 is a usual one; 0 takes the likeliest."
+        ) from None
+
+
+def _add_eval(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", nargs="?", metavar="RUN", help="a run's name or folder [the latest]")
+    verb.add_argument("--checkpoint", default="best", metavar="WHICH", help="best, last, or a snapshot's step [best]")
+    verb.add_argument("--split", choices=["train", "val"], default="val", help="of the run's data [val]")
+    verb.add_argument("--text", metavar="FILE", help="score this text instead of a split")
+    verb.add_argument(
+        "--context", choices=["blocks", "sliding"], default="blocks", help="what is seen before a token [blocks]"
+    )
+    verb.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from microformer import files, runs
+
+    run = runs.find(args.run, checkpoint=args.checkpoint)
+    text = files.read_text(Path(args.text)) if args.text else None
+    from microformer import pipeline
+
+    found = pipeline.evaluate(run, split=args.split, text=text, context=args.context)
+    if args.json:
+        print(json.dumps({"run": run.name, "checkpoint": args.checkpoint, "context": args.context, **found}))
+        return 0
+    print(f"{run.name}, {args.text or args.split}, {args.context} of {run.spec.max_seq_len}")
+    for name, value in found.items():
+        print(f"{name:16}{value:>12,}" if isinstance(value, int) else f"{name:16}{value:>12.4f}")
+    return 0
+
+
+def _add_runs(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _runs(args: argparse.Namespace) -> int:
+    from microformer import runs
+
+    rows = []
+    for run in runs.all_runs():
+        try:
+            info = run.info
+        except MicroformerError as error:
+            notice(f"{run.folder} is left out: {error.sentence}")
+            continue
+        ended, found = info["ended"] or {}, info.get("figures") or {}
+        rows.append(
+            {
+                "run": run.name,
+                "corpus": info["data"]["corpus"],
+                "parameters": info["parameters"],
+                "steps": ended.get("step"),
+                "seconds": ended.get("seconds"),
+                "val_loss": found.get("val_loss"),
+                "bits_per_char": found.get("bits_per_char"),
+                "ended": ended.get("how", "not ended"),
+            }
+        )
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    elif not rows:
+        print("there is no run yet; train one: microformer train")
+    else:
+        _table(rows, {"seconds": ".1f", "val_loss": ".4f", "bits_per_char": ".3f", "parameters": ",", "steps": ","})
+    return 0
+
+
+def _add_corpora(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _corpora(args: argparse.Namespace) -> int:
+    from microformer import corpora
+
+    rows: list[dict[str, Any]] = [
+        {
+            "corpus": corpus.name,
+            "megabytes": corpus.bytes / 1e6 if corpus.bytes else None,
+            "licence": corpus.licence,
+            "here": str(corpora.stored(corpus.name) or "no"),
+            "about": corpus.about,
+        }
+        for corpus in corpora.CORPORA.values()
+    ]
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _table(rows, {"megabytes": ".2f"})
+    return 0
+
+
+_VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
+    "prepare": ("text → token tensors in data/", _add_prepare, _prepare),
+    "train": ("train a model (prepares first if needed)", _add_train, _train),
+    "generate": ("write text with a trained model", _add_generate, _generate),
+    "eval": ("the exact loss of a run over a split or a text", _add_eval, _eval),
+    "runs": ("the runs here and their figures", _add_runs, _runs),
+    "corpora": ("the corpora that have a name", _add_corpora, _corpora),
+}
+
+
+def _table(rows: list[dict[str, Any]], formats: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, justify="right" if name in formats else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("–" if value is None else format(value, formats.get(name, "")) for name, value in row.items()))
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)
+
+
+class _bytes_shown:
+    """Shows, on a terminal, how much of a text was fetched, read and encoded."""
+
+    def __enter__(self) -> Callable[[str, int, int], None] | None:
+        if not sys.stderr.isatty():
+            self.bar = None
+            return None
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.bar = Progress(console=Console(stderr=True), transient=True)
+        self.bar.start()
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            assert self.bar is not None
+            if stage not in tasks:
+                tasks[stage] = self.bar.add_task(stage, total=total or None)
+            self.bar.update(tasks[stage], completed=done, total=total or None)
+
+        return show
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"microformer {version('microformer')}"
+    except PackageNotFoundError:
+        return "microformer, not installed"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""What joins the rooms: settings and text in, a trained run out; a run and a prompt in, text out.
+
+preparing   settings → prepared data
+training    prepared data → model → loop → checkpoints, figures, picture and sample in the run folder
+text        run folder → ids → text; the loss of a run over a text
+report      what is said before and after a training
+"""
+
+from microformer.pipeline.preparing import prepare, prepared_data
+from microformer.pipeline.text import evaluate, generate, stream_text
+from microformer.pipeline.training import train
+
+__all__ = ["evaluate", "generate", "prepare", "prepared_data", "stream_text", "train"]

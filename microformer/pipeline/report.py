@@ -1,0 +1,142 @@
+"""What is said before and after a training: sizes, figures beside baselines, a picture, words of warning."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from microformer import corpora, devices, pictures
+from microformer.errors import notice
+from microformer.runs import Run
+from microformer.training.budgets import Budget
+from microformer.training.loop import Position
+
+# Below this share of a step's batch, a whole run at the default budget is over before it has begun to learn.
+_FEW_STEPS = 200
+
+
+def bits_per_nat(data: corpora.Prepared) -> float:
+    """What a validation loss in nats a token is in bits a character."""
+    split = data.manifest["val"] or data.manifest["train"]
+    return split["tokens"] / split["characters"] / math.log(2)
+
+
+def first_words(run: Run) -> str:
+    """A prompt that suits any run: the beginning of a line, or the vocabulary's first character."""
+    newline = "\n" in run.tokenizer.decode(run.tokenizer.encode("\n", "skip").tolist())
+    return "\n" if newline else run.tokenizer.decode([0])
+
+
+def say_sizes(run: Run, data: corpora.Prepared, compute: devices.Compute, budget: Budget) -> None:
+    """Says, before the first step, what is trained on what and how large it all is."""
+    spec, training = run.spec, run.settings.training
+    tokens = training.batch_size * spec.max_seq_len
+    parameters = run.info["parameters"]
+    length = f"{budget.steps:,} steps" if budget.steps else ""
+    if budget.seconds:
+        minutes = f"{budget.seconds / 60:g} minutes"
+        length = f"{length} or {minutes}, whichever comes first" if length else minutes
+    if run.settings.model.max_seq_len > spec.max_seq_len:
+        notice(f"the text is short: the context is {spec.max_seq_len} tokens, not {run.settings.model.max_seq_len}.")
+    if run.settings.model.vocab_size != spec.vocab_size:
+        print(f"vocabulary  {spec.vocab_size:,} tokens, as the {data.tokenizer.kind} tokenizer found them")
+    print(f"run         {run.folder}")
+    print(f"data        {data.corpus}: {len(data.train):,} tokens to learn from")
+    print(
+        f"model       {spec.num_layers} layers, {spec.embed_dim} wide, context {spec.max_seq_len}: "
+        f"{parameters:,} parameters"
+    )
+    print(f"memory      about {memory_needed(run) / 1e6:,.0f} MB for weights, gradients, moments and activations")
+    print(f"step        {training.batch_size} × {spec.max_seq_len} = {tokens:,} tokens")
+    print(f"budget      {length}")
+    print(f"machine     {compute.reason}", flush=True)
+    if budget.steps and budget.steps < _FEW_STEPS and training.epochs and not training.max_steps:
+        epochs = math.ceil(training.epochs * 1000 / budget.steps)
+        notice(f"the text is short: {training.epochs:g} epochs are only {budget.steps} steps; try --epochs {epochs}.")
+
+
+def memory_needed(run: Run) -> float:
+    """A rough count of the bytes that training takes, from the sizes alone."""
+    spec, training = run.spec, run.settings.training
+    rows = training.batch_size // training.accumulate
+    size = 2 if run.settings.machine.precision == "bfloat16" else 4
+    a_token = spec.num_layers * (16 * spec.embed_dim + 5 * spec.ff_dim + 3 * spec.num_heads * spec.max_seq_len)
+    return 16 * run.info["parameters"] + rows * spec.max_seq_len * (size * a_token + 12 * spec.vocab_size)
+
+
+def figures(run: Run, position: Position, baselines: Mapping[str, float], data: corpora.Prepared) -> dict[str, Any]:
+    """The figures that run.json keeps. Losses in nats a token."""
+    losses = [row["train_loss"] for row in run.metrics if "train_loss" in row]
+    return {
+        "val_loss": position.best,
+        "bits_per_char": None if position.best is None else position.best * bits_per_nat(data),
+        "best_step": position.best_step,
+        "train_loss": losses[-1] if losses else None,
+        **baselines,
+    }
+
+
+def draw(run: Run, baselines: Mapping[str, float]) -> None:
+    """Draws the run's curves into its folder."""
+    rows = run.metrics
+    training = [(row["step"], row["train_loss"]) for row in rows if "train_loss" in row]
+    validation = [(row["step"], row["val_loss"]) for row in rows if "val_loss" in row]
+    pictures.loss_curves(
+        run.folder / "loss.svg",
+        run.folder / "loss.png",
+        {name: points for name, points in (("training", training), ("validation", validation)) if points},
+        x_label="step",
+        y_label="loss (nats per token)",
+        baselines=baselines,
+        title=run.name,
+        best=min(validation, key=lambda point: point[1]) if validation else None,
+    )
+
+
+def say_end(run: Run, sample: str) -> None:
+    """Says how the run ended, beside the baselines, and what to do next."""
+    ended, found = run.info["ended"], run.info["figures"]
+    took = f"{ended['step']:,} steps in {ended['seconds']:,.1f} s"
+    if ended["how"] == "interrupted":
+        print(
+            f"\ninterrupted after {took}; saved in {run.folder}\ngo on     microformer train --resume --run {run.name}"
+        )
+        return
+    why = "" if ended["how"] == "finished" else f" ({ended['how']})"
+    print(f"\nended after {took}{why}\n")
+    val, unigram = found["val_loss"], found.get("unigram")
+    if val is not None:
+        ratio = found["bits_per_char"] / val
+        print(f"{'':24}{'nats/token':>12}{'bits/char':>12}")
+        rows = {"uniform": found["uniform"], "unigram": unigram, f"this model, step {found['best_step']:,}": val}
+        for name, loss in rows.items():
+            print(f"{name:24}{loss:>12.4f}{loss * ratio:>12.3f}")
+    for line in judged(run):
+        print(f"\n{line}")
+    if sample:
+        print(f"\na sample, temperature 0.8:\n{sample}\n")
+    print(f"in        {run.folder} (loss.svg, samples.txt, metrics.jsonl)")
+    print(f"more text microformer generate {run.name}")
+    print(f"its loss  microformer eval {run.name}")
+    print("another   microformer train --help", flush=True)
+
+
+def judged(run: Run) -> list[str]:
+    """What a user should be told of a run that did not go well, in words."""
+    found = run.info["figures"]
+    validated = [row["val_loss"] for row in run.metrics if "val_loss" in row]
+    if not validated:
+        return []
+    said = []
+    if found["val_loss"] >= found["unigram"]:
+        said.append(
+            "It has learned nothing yet: counting how often each token comes does as well. "
+            "Train longer, or with another --learning-rate."
+        )
+    if validated[-1] > found["unigram"] and found["val_loss"] < found["unigram"]:
+        said.append("It diverged: the loss rose above where it had been. Lower --learning-rate.")
+    elif validated[-1] > 1.02 * found["val_loss"]:
+        said.append(
+            f"It overfits: validation was best at step {found['best_step']:,} and rose from there. "
+            "Those weights are kept; more text, --dropout 0.2 or a smaller model would help."
+        )
+    return said

@@ -1,0 +1,136 @@
+"""From a run to text, and from a text to its loss under a run. Reads the run folder, and data/ only where asked to."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+
+from microformer import devices, evaluation, generation
+from microformer.errors import DataError, GenerationError, notice
+from microformer.pipeline.preparing import data_of
+from microformer.runs import Run
+
+
+def generate(
+    run: Run,
+    prompt: str,
+    *,
+    max_new_tokens: int = 300,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 0,
+    unknown: Literal["error", "skip"] = "error",
+) -> str:
+    """The prompt and what the run's model makes of it.
+
+    Args:
+        run: from `load_run` or `train`.
+        prompt: the beginning of the text.
+        max_new_tokens: how many tokens are added.
+        temperature, top_k, top_p, min_p: see `generation.Sampler`.
+        seed: the same one gives the same text.
+        unknown: whether characters that the vocabulary lacks are refused or skipped.
+
+    Raises:
+        MicroformerError: an empty prompt, an unknown character, a value out of range.
+    """
+    sampler = generation.Sampler(temperature, top_k, top_p, min_p)
+    pieces = stream_text(run, [prompt], sampler, max_new_tokens, seed=seed, unknown=unknown)
+    return prompt + "".join(piece for _, piece in pieces)
+
+
+def stream_text(
+    run: Run,
+    prompts: Sequence[str],
+    sampler: generation.Sampler,
+    max_new_tokens: int,
+    *,
+    seed: int = 0,
+    unknown: Literal["error", "skip"] = "error",
+    stop: str = "",
+) -> Iterator[tuple[int, str]]:
+    """Continues prompts together: (row, the next piece of its text), as each is made.
+
+    Args:
+        stop: a row's text ends before the first place where this comes in what was generated; "" for nowhere.
+    """
+    ids = [run.tokenizer.encode(prompt, unknown).tolist() for prompt in prompts]
+    for prompt, encoded in zip(prompts, ids, strict=True):
+        if not encoded:
+            what = "has no character that the model knows" if prompt else "is empty"
+            raise GenerationError(f"the prompt {what}.", "give at least one character of the text it learned from.")
+        if len(encoded) > run.spec.max_seq_len:
+            seen = len(encoded) - generation.window_start(len(encoded), run.spec.max_seq_len)
+            notice(
+                f"the prompt has {len(encoded):,} tokens, more than the context of {run.spec.max_seq_len:,}; "
+                f"the model sees its last {seen:,}."
+            )
+    decoders = [run.tokenizer.decoder() for _ in prompts]
+    held = [""] * len(prompts)  # text that may be the beginning of `stop`
+    open_rows = set(range(len(prompts)))
+    for step in generation.stream(run.model, ids, sampler, max_new_tokens, seed=seed):
+        for row, chosen in enumerate(step):
+            if chosen is None or row not in open_rows:
+                continue
+            held[row] += decoders[row].push(chosen)
+            if stop and stop in held[row]:
+                open_rows.discard(row)
+                held[row] = held[row].split(stop)[0]
+            piece, held[row] = _releasable(held[row], stop if row in open_rows else "")
+            if piece:
+                yield row, piece
+        if not open_rows:
+            return
+    for row in sorted(open_rows):
+        if rest := held[row] + decoders[row].finish():
+            yield row, rest
+
+
+def _releasable(text: str, stop: str) -> tuple[str, str]:
+    """The part of `text` that can't be the beginning of `stop`, and the rest."""
+    kept = next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
+    return text[: len(text) - kept], text[len(text) - kept :]
+
+
+def evaluate(
+    run: Run, *, split: str = "val", text: str | None = None, context: Literal["blocks", "sliding"] = "blocks"
+) -> dict[str, Any]:
+    """The exact loss of a run's model over a split of its data, or over a text.
+
+    Args:
+        split: `train` or `val`, of the data the run was trained on.
+        text: scored instead of a split; its first token has nothing before it and is not scored.
+        context: `blocks` or `sliding`, see the evaluation module.
+
+    Returns:
+        nats_per_token, bits_per_char, bits_per_byte, perplexity, tokens.
+
+    Raises:
+        MicroformerError: the data is another's, there is no such split, or the text has unknown characters.
+    """
+    prime = None
+    if text is not None:
+        ids = torch.from_numpy(run.tokenizer.encode(text))
+        scored = text[1:] if run.tokenizer.kind == "char" else text
+        characters, size = len(scored), len(scored.encode("utf-8"))
+    else:
+        data = data_of(run)
+        ids = {"train": data.train, "val": data.val}[split]
+        if ids is None:
+            raise DataError("the run's data has no validation split.", "use --split train, or --text FILE.")
+        characters, size = data.manifest[split]["characters"], data.manifest[split]["bytes"]
+        prime = int(data.train[-1]) if split == "val" else None
+    model = run.model
+    # In the precision that the run was validated in while it trained, so that the figures agree.
+    machine = run.settings.machine
+    model.compute_dtype = devices.choose("cpu", machine.precision, devices.usable_cores()).torch_dtype
+    loss = evaluation.evaluate(model, ids, prime, context=context)
+    return {
+        "nats_per_token": loss.nats_per_token,
+        "bits_per_char": loss.bits_per(characters),
+        "bits_per_byte": loss.bits_per(size),
+        "perplexity": loss.perplexity,
+        "tokens": loss.tokens,
+    }

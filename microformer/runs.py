@@ -1,0 +1,364 @@
+"""The run folder: its one reader and writer. Everything after training reads it, and nothing else.
+
+    runs/<name>/
+      run.json         what the run is and how it ended
+      tokenizer.json   everything needed to turn text into ids and back
+      metrics.jsonl    one line a logged step
+      checkpoints/     index.json names the folder of `last`, of `best` and of each snapshot
+
+A checkpoint is written whole as a new folder; then the index, a small file, is replaced. So at every instant the index
+names whole checkpoints only, and what a killed writer left is swept away by the next one, who holds the lock.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from microformer import files, tokenization
+from microformer.errors import FileError, RunError, nearest
+from microformer.models.spec import ModelSpec
+from microformer.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from microformer.models.model import Microformer
+
+FORMAT = 1
+RUNS = Path("runs")
+_INDEX = {"last": None, "best": None, "snapshots": []}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its folder has it. Reads; what writes is named so.
+
+    Args:
+        folder: runs/<name>.
+        chosen: the checkpoint that `model` is: best, last, or a snapshot's step.
+    """
+
+    folder: Path
+    chosen: str = "best"
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """run.json, as it was when first asked for.
+
+        Raises:
+            RunError: it is of another format.
+        """
+        info = files.read_json(self.folder / "run.json")
+        if not isinstance(info, dict) or info.get("format") != FORMAT:
+            raise RunError(
+                f"{self.folder / 'run.json'} is not of format {FORMAT}.",
+                "it was made by another version of Microformer.",
+            )
+        return info
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings as resolved when the run began."""
+        return Settings().changed(self.info["settings"])
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """What the model is."""
+        return ModelSpec.from_json(self.info["model"])
+
+    @cached_property
+    def tokenizer(self) -> tokenization.Tokenizer:
+        """Text to ids and back."""
+        return tokenization.load(self.folder / "tokenizer.json")
+
+    @cached_property
+    def model(self) -> "Microformer":
+        """The chosen checkpoint's model, on the CPU, in eval mode.
+
+        Raises:
+            RunError: there is no such checkpoint, or it is damaged or of another shape.
+        """
+        from microformer.models.model import Microformer
+
+        model = Microformer(self.spec)
+        load_weights(model, self.checkpoint(self.chosen) / "model.safetensors")
+        return model.eval()
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.jsonl; a line that a kill cut short is left out."""
+        path = self.folder / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        lines = files.read_text(path).split("\n")[:-1]
+        try:
+            return [json.loads(line) for line in lines if line]
+        except json.JSONDecodeError as error:
+            raise RunError(f"{path} is damaged: a line is not JSON.", "restore it, or take that line out.") from error
+
+    @property
+    def index(self) -> dict[str, Any]:
+        """Which checkpoints there are: the folder's name for `last` and `best`, or None; a list for `snapshots`."""
+        path = self.folder / "checkpoints" / "index.json"
+        return {**_INDEX, **files.read_json(path)} if path.is_file() else dict(_INDEX)
+
+    def checkpoint(self, which: str) -> Path:
+        """The folder of a checkpoint: `best` (`last` where nothing was validated), `last`, or a snapshot's step.
+
+        Raises:
+            RunError: there is none.
+        """
+        index = self.index
+        found = index["best"] or index["last"] if which == "best" else index["last"] if which == "last" else None
+        if found is None and (step := which.removeprefix("step-")).isdecimal():
+            found = next((one for one in index["snapshots"] if one == f"step-{int(step):07d}"), None)
+        if found is None:
+            there = [label for label in ("best", "last") if index[label]] + [
+                str(int(one.removeprefix("step-"))) for one in index["snapshots"]
+            ]
+            hint = (
+                f"there are: {', '.join(there)}."
+                if there
+                else f"train it: microformer train --run {self.name} --resume"
+            )
+            raise RunError(f"the run {self.name!r} has no checkpoint {which!r}.", hint)
+        return self.folder / "checkpoints" / found
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the folder for one writer.
+
+        Raises:
+            RunError: another training holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            with files.explained(self.folder):
+                lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"another training is writing into the run {self.name!r}.", "wait for its end, or choose another --run."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        """Replaces run.json."""
+        files.write_json(self.folder / "run.json", {"format": FORMAT, **info})
+        self.__dict__.pop("info", None)
+
+    def append_metrics(self, row: Mapping[str, float]) -> None:
+        """Adds a line to metrics.jsonl."""
+        path = self.folder / "metrics.jsonl"
+        with files.explained(path), open(path, "a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def cut_back(self, step: int) -> None:
+        """Forgets what came after a step, as it will be made again, and what a killed writer left."""
+        path = self.folder / "metrics.jsonl"
+        if path.is_file():
+            kept = [json.dumps(row) + "\n" for row in self.metrics if row["step"] <= step]
+            files.write_text(path, "".join(kept))
+        index = self.index
+        index["snapshots"] = [one for one in index["snapshots"] if int(one.removeprefix("step-")) <= step]
+        if step == 0:
+            index = dict(_INDEX)
+        self._switch(index)
+
+    def write_checkpoint(self, label: str, step: int, fill: Callable[[Path], None]) -> None:
+        """Writes a checkpoint whole, then lets the index name it.
+
+        Args:
+            label: `last`, `best`, or `snapshot` (which adds to the others of its kind).
+            step: the step it is of.
+            fill: writes its files into the folder it is handed.
+
+        Raises:
+            FileError: it could not be written; the checkpoint before it is untouched.
+        """
+        index = self.index
+        name = f"step-{step:07d}" if label == "snapshot" else f"{label}-{step:07d}"
+        if name in (index["last"], index["best"], *index["snapshots"]):
+            return  # the same step of the same run: what is there is the same to the bit
+        target = self.folder / "checkpoints" / name
+        shutil.rmtree(target, ignore_errors=True)  # whole, but of a run that was killed before the index named it
+        with files.atomic_folder(target) as folder:
+            fill(folder)
+        if label == "snapshot":
+            index["snapshots"] = [*index["snapshots"], name]
+        else:
+            index[label] = name
+        self._switch(index)
+
+    def _switch(self, index: dict[str, Any]) -> None:
+        folder = self.folder / "checkpoints"
+        files.write_json(folder / "index.json", index)
+        files.sweep(folder)
+        named = {index["last"], index["best"], *index["snapshots"]}
+        for left in folder.iterdir():
+            if left.is_dir() and left.name not in named:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def create(name: str | None, stem: str, root: Path = RUNS) -> Run:
+    """A new, empty run folder.
+
+    Args:
+        name: its name; None for the first free `<stem>-<number>`.
+        stem: what the run is about, such as its corpus; made fit for a folder's name.
+        root: the folder of all runs.
+
+    Raises:
+        RunError: the name is taken, or is no name.
+    """
+    if name is not None:
+        check_free(name, root)
+        folder = root / name
+        with files.explained(folder):
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        return Run(folder)
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(stem).stem).strip("-.") or "run"
+    number = 1
+    while True:
+        folder = root / f"{stem}-{number}"
+        number += 1
+        with files.explained(folder):
+            root.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            (folder / "checkpoints").mkdir()
+        return Run(folder)
+
+
+def check_free(name: str, root: Path = RUNS) -> None:
+    """Raises RunError where a run of this name exists, or `name` can't be a folder's name on every system."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith("."):
+        raise RunError(
+            f"a run can't be called {name!r}.",
+            "use letters, digits, '.', '_' and '-', beginning with a letter or digit; no path.",
+        )
+    if (root / name / "run.json").exists():
+        raise RunError(
+            f"there is a run {name!r} already.",
+            f"continue it with --resume, choose another --run, or delete {root / name}.",
+        )
+
+
+def find(name: str | None, root: Path = RUNS, checkpoint: str = "best") -> Run:
+    """The run of a name or folder; the one last written to where there is no name.
+
+    Raises:
+        RunError: there is none.
+    """
+    every = all_runs(root)
+    if name is None:
+        if not every:
+            raise RunError("there is no run yet.", "train one: microformer train")
+        return Run(every[-1].folder, checkpoint)
+    for folder in (root / name, Path(name)):
+        if (folder / "run.json").is_file():
+            return Run(folder, checkpoint)
+    meant = nearest(name, [run.name for run in every])
+    hint = f"did you mean {meant!r}? " if meant else ""
+    raise RunError(f"there is no run {name!r}.", f"{hint}`microformer runs` lists them.")
+
+
+def all_runs(root: Path = RUNS) -> list[Run]:
+    """Every run, the one last written to at the end."""
+    found = [path.parent for path in root.glob("*/run.json")]
+    return [Run(folder) for folder in sorted(found, key=lambda folder: (folder / "run.json").stat().st_mtime_ns)]
+
+
+def load_run(name: str | None = None, checkpoint: str = "best") -> Run:
+    """A run to work with: `.model`, `.tokenizer`, `.settings`, `.metrics`.
+
+    Args:
+        name: a run's name or folder; None for the latest.
+        checkpoint: `best`, `last`, or a snapshot's step.
+
+    Raises:
+        RunError: there is none.
+    """
+    return find(name, checkpoint=checkpoint)
+
+
+def save_tensors(tensors: Mapping[str, "Tensor"], path: Path) -> None:
+    """Writes named tensors as safetensors.
+
+    Raises:
+        FileError: they can't be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        raise FileError(
+            f"can't write {path}: {error}.", "free some space on that disk; what was saved before is untouched."
+        ) from error
+
+
+def load_tensors(path: Path) -> dict[str, "Tensor"]:
+    """Reads named tensors from safetensors; nothing in such a file is ever executed.
+
+    Raises:
+        RunError: it is missing, damaged, or another kind of file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise RunError(
+            f"{path} can't be read as safetensors: {error}.",
+            "it is missing, cut short or another kind of file; restore it.",
+        ) from error
+
+
+def save_weights(model: "Microformer", path: Path) -> None:
+    """Writes a model's weights, each once."""
+    save_tensors(dict(model.named_parameters()), path)
+
+
+def load_weights(model: "Microformer", path: Path) -> None:
+    """Puts saved weights into a model.
+
+    Raises:
+        RunError: a tensor is missing, surplus, or of another shape; or the file can't be read.
+    """
+    import torch
+
+    tensors = load_tensors(path)
+    wanted = dict(model.named_parameters())
+    for name in sorted(wanted.keys() ^ tensors.keys()):
+        what = "lacks" if name in wanted else "has a surplus"
+        raise RunError(
+            f"{path} {what} {name!r}: it is of another model.", "run.json and the checkpoint don't belong together."
+        )
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            if parameter.shape != tensors[name].shape:
+                raise RunError(
+                    f"{path} has {name!r} in shape {tuple(tensors[name].shape)}, not {tuple(parameter.shape)}.",
+                    "run.json and the checkpoint don't belong together.",
+                )
+            parameter.copy_(tensors[name])

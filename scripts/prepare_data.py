@@ -1,0 +1,15 @@
+"""Prepares data/corpus.txt, or what the flags name, for training: the door to `microformer prepare`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a clone works before it is installed
+
+try:
+    from microformer.cli import main
+except ModuleNotFoundError as missing:
+    print(f"error: the package {missing.name!r} is missing.\nhint: pip install -e .", file=sys.stderr)
+    sys.exit(2)
+
+if __name__ == "__main__":
+    sys.exit(main(["prepare", *sys.argv[1:]]))

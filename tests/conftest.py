@@ -1,0 +1,10 @@
+"""Runs before every test: shapes and types in signatures are checked while the tests run, and nowhere else."""
+
+import os
+
+# One thread is faster for models this small, and the same numbers come out on every machine's CPU count.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("microformer", "beartype.beartype")
