@@ -18,8 +18,9 @@ from microformer.training.muon import Muon
 _MUON_RATE = 0.02
 _ADAMW_RATE = 0.004
 _WIDTH = 128
-# What AdamW's rate for embeddings, gains and biases is of Muon's.
-_TABLES_SHARE = 0.5
+# What AdamW's rates are of Muon's: for embeddings, gains and biases, and for the unembedding.
+_TABLES_SHARE = 1.5
+_UNEMBEDDING_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Optimizer:
         narrower = _WIDTH / model.spec.embed_dim
         if recipe.kind == "muon":
             rate = _MUON_RATE if recipe.rate == "auto" else recipe.rate
-            tables, unembedding = rate * _TABLES_SHARE, rate * _TABLES_SHARE * min(1.0, narrower)
+            tables, unembedding = rate * _TABLES_SHARE, rate * _UNEMBEDDING_SHARE * min(1.0, narrower)
         else:
             rate = _ADAMW_RATE * min(1.0, narrower) if recipe.rate == "auto" else recipe.rate
             tables = unembedding = rate
