@@ -8,8 +8,9 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from filelock import FileLock
 
@@ -96,13 +97,20 @@ def _download(url: str, arrived: Path, progress: Callable[[int, int], None] | No
     failures: list[Exception] = []
 
     def work() -> None:
-        try:
-            # A name may have two addresses, one of them dead: half of the patience each.
-            patience = (STALL_SECONDS / 2, STALL_SECONDS)
-            download = pooch.HTTPDownloader(cast(bool, heartbeat), _BLOCK, timeout=patience)
-            download(url, str(arrived), None)
-        except Exception as error:  # handed to the waiting thread, which sorts it
-            failures.append(error)
+        with ExitStack() as answers:
+
+            def close_at_the_end(answer: requests.Response, *args: Any, **kwargs: Any) -> None:
+                # pooch leaves connections to the garbage collector.
+                answers.callback(answer.close)
+
+            try:
+                # A name may have two addresses, one of them dead: half of the patience each.
+                patience = (STALL_SECONDS / 2, STALL_SECONDS)
+                hooks = {"response": close_at_the_end}
+                download = pooch.HTTPDownloader(cast(bool, heartbeat), _BLOCK, timeout=patience, hooks=hooks)
+                download(url, str(arrived), None)
+            except Exception as error:  # handed to the waiting thread, which sorts it
+                failures.append(error)
 
     # Name look-up has no timeout of its own, so the work is done aside and watched. A daemon doesn't keep Python alive.
     worker = threading.Thread(target=work, daemon=True)
@@ -119,7 +127,6 @@ def _download(url: str, arrived: Path, progress: Callable[[int, int], None] | No
         return
     match failures[0]:
         case requests.HTTPError(response=requests.Response() as answer) as error:
-            answer.close()
             raise DataError(
                 f"{url} can't be fetched: the server answered {answer.status_code} {answer.reason}.",
                 "try again later, or choose another corpus: `microformer corpora` lists them.",
