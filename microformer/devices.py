@@ -155,8 +155,9 @@ def choose(
 def use(compute: Compute) -> None:
     """Puts a choice into force for this process.
 
-    Sets torch's number of threads, and on Linux lets the process keep the memory that it frees. On CUDA it also says what happens to the products that stay in float32: beside
-    bfloat16 they may use TF32 (10 bits of mantissa, still finer than bfloat16's 7); in a float32 run they stay exact.
+    Sets torch's number of threads, and on Linux lets the process keep the memory that it frees. On CUDA it also says
+    what happens to the products that stay in float32: beside bfloat16 they may use TF32 (10 bits of mantissa, still
+    finer than bfloat16's 7); in a float32 run they stay exact.
     """
     import torch
 
