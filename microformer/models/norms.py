@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from microformer.models import spec
@@ -58,13 +59,15 @@ class _RMSNormOnCPU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, gain: Tensor, eps: float) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        wide = torch.promote_types(x.dtype, torch.float32)  # a sum of squares needs more digits than bfloat16 has
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
         r = torch.rsqrt(length.square() / x.shape[-1] + eps).to(x.dtype)
         normed = x * r
         ctx.save_for_backward(normed, r, gain)
         return normed * gain
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
         normed, r, gain = ctx.saved_tensors
         product = dy * normed

@@ -100,6 +100,8 @@ FEEDFORWARD: dict[str, type] = {"gelu": Gelu, "relu2": Relu2, "swiglu": Swiglu}
 POSITIONS: dict[str, type] = {"learned": Learned, "sinusoidal": Sinusoidal, "rope": Rope, "none": NoPositions}
 NORM: dict[str, type] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
 
+_MOST_LAYERS = 1000
+
 
 @dataclass(frozen=True)
 class LayerSpec:
@@ -147,7 +149,10 @@ class ModelSpec:
         limits = {"vocab_size": 2**31, "embed_dim": 65536, "num_heads": 4096, "ff_dim": 2**20, "max_seq_len": 2**24}
         for name, most in limits.items():
             _between(name, getattr(self, name), 1, most)
-        _between("num_layers", len(self.layers), 1, 1000)
+        _between("num_layers", len(self.layers), 1, _MOST_LAYERS)
+        for name in ("qk_norm", "tie_embeddings", "bias"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name.upper()} {getattr(self, name)!r} is not True or False.", "use one of them.")
         if not 0 <= self.dropout < 1:
             raise SettingsError(f"DROPOUT {self.dropout} is not a share.", "use 0 for none, or a value such as 0.1.")
         if self.embed_dim % self.num_heads:
@@ -155,11 +160,10 @@ class ModelSpec:
                 f"EMBED_DIM {self.embed_dim} can't be divided into {self.num_heads} heads.",
                 _division_hint(self.embed_dim, self.num_heads),
             )
-        if isinstance(self.positions, Rope) and self.d_head % 2:
+        if isinstance(self.positions, Rope) and self.d_head < 2:
             raise SettingsError(
-                f"rope turns pairs of numbers, and {self.num_heads} heads of EMBED_DIM {self.embed_dim} are "
-                f"{self.d_head} wide, an odd number.",
-                "use another NUM_HEADS or EMBED_DIM, or POSITIONS = 'learned'.",
+                f"rope turns pairs of numbers, and {self.num_heads} heads of EMBED_DIM {self.embed_dim} are 1 wide.",
+                "use fewer heads, or POSITIONS = 'learned'.",
             )
         if isinstance(self.positions, Sinusoidal) and self.embed_dim % 2:
             raise SettingsError(
@@ -204,7 +208,7 @@ class ModelSpec:
             values["positions"] = _unnamed(plain["positions"], POSITIONS)
             values["norm"] = _unnamed(plain["norm"], NORM)
             return cls(**values)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise SettingsError(
                 f"this is not a model's spec: {error}.", "it was made by another version, or edited by hand."
             ) from error
@@ -258,7 +262,13 @@ def _pattern(text: str, kinds: Mapping[str, type], setting: str) -> list[Any]:
                 f"{setting} {text!r} can't be read at {rest!r}.",
                 f"write a kind ({', '.join(kinds)}), with arguments as kind(name=value), repeated as kind*3.",
             )
-        found += [_component(match["name"], match["args"], kinds, setting)] * int(match["times"] or 1)
+        times = match["times"] or "1"
+        if len(times) > 4 or not 1 <= int(times) <= _MOST_LAYERS:
+            raise SettingsError(
+                f"{setting} {match[0]!r} can't be: it must be repeated from 1 to {_MOST_LAYERS} times.",
+                "a pattern is repeated by itself until every layer has its part.",
+            )
+        found += [_component(match["name"], match["args"], kinds, setting)] * int(times)
         rest = rest[match.end() :].lstrip()
     if not found:
         raise SettingsError(f"{setting} is empty.", f"name one of {', '.join(kinds)}.")
@@ -276,13 +286,25 @@ def _component(name: str, arguments: str | None, kinds: Mapping[str, type], sett
     try:
         call = ast.parse(f"f({arguments or ''})", mode="eval").body
         assert isinstance(call, ast.Call)
-        positional = [ast.literal_eval(argument) for argument in call.args]
-        keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-        if not all(isinstance(value, (int, float)) for value in [*positional, *keywords.values()]):
-            raise ValueError
-        return kind(*positional, **keywords)
+        names = [field.name for field in fields(kind)]
+        if len(call.args) > len(names):
+            raise TypeError("too many arguments")
+        values = list(zip(names, call.args, strict=False))
+        values += [(str(keyword.arg), keyword.value) for keyword in call.keywords]
+        if len(dict(values)) < len(values):
+            raise TypeError("an argument twice")
+        return _filled(kind, {named: ast.literal_eval(value) for named, value in values})
     except (SyntaxError, ValueError, TypeError) as error:
         raise SettingsError(f"{setting} {name}({arguments}) has arguments that {name} can't take.", hint) from error
+
+
+def _filled(kind: type, arguments: Mapping[str, Any]) -> Any:
+    """The component of a kind with these arguments, each a number of the field's own type."""
+    types = {field.name: field.type for field in fields(kind)}
+    for value in arguments.values():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 1e300:
+            raise TypeError(f"{value!r} is not a number that can be used")
+    return kind(**{name: float(value) if types.get(name) is float else value for name, value in arguments.items()})
 
 
 def _named(component: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
@@ -292,27 +314,29 @@ def _named(component: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
 
 def _unnamed(plain: Mapping[str, Any], kinds: Mapping[str, type]) -> Any:
     arguments = dict(plain)
-    return kinds[arguments.pop("kind")](**arguments)
+    return _filled(kinds[arguments.pop("kind")], arguments)
 
 
 def _positive(setting: str, name: str, value: float) -> None:
-    if not value > 0:
+    if not 0 < value < float("inf"):
         raise SettingsError(
-            f"{setting.upper()} has {name} {value}, and it must be above 0.", "leave it out for the usual value."
+            f"{setting.upper()} has {name} {value}, and it must be a number above 0.",
+            "leave it out for the usual value.",
         )
 
 
 def _between(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise SettingsError(
-            f"{name.upper()} {value} can't be: it must be {least} or more, and {most} at most.",
+            f"{name.upper()} {value!r} can't be: it must be {least} or more, and {most} at most.",
             f"choose a whole number from {least} to {most}.",
         )
 
 
 def _division_hint(embed_dim: int, num_heads: int) -> str:
-    below = embed_dim // num_heads * num_heads
-    multiples = [str(value) for value in (below, below + num_heads) if value > 0]
-    heads = [str(n) for n in range(2, min(embed_dim, 33)) if embed_dim % n == 0 and n != num_heads]
+    below = max(2, embed_dim // num_heads) * num_heads
+    divisors = [n for n in range(2, min(embed_dim, 4097)) if embed_dim % n == 0]
+    nearest_few = sorted(divisors, key=lambda n: abs(n - num_heads))[:4]
+    heads = [str(n) for n in sorted(nearest_few)]
     instead = f", or set NUM_HEADS to {' or '.join(', '.join(heads).rsplit(', ', 1))}" if heads else ""
-    return f"use a multiple of {num_heads}, such as {' or '.join(multiples)}{instead}."
+    return f"use a multiple of {num_heads}, such as {below} or {below + num_heads}{instead}."

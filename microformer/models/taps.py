@@ -6,13 +6,14 @@ are TransformerLens's, and `Microformer.tap_names()` lists those that a model ha
 """
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from microformer.errors import MicroformerError, nearest
 
 
+@runtime_checkable
 class Tap(Protocol):
     """What a model calls with each activation."""
 

@@ -2,7 +2,8 @@
 
     (x_i, x_{i+d/2}) ← rotation by t · base^(−2i/d)      so that  q_s · k_t  depends on s − t alone
 
-Su et al. 2021, "RoFormer"; the halves are paired as in Llama, not the neighbours as in the paper. No parameters.
+Su et al. 2021, "RoFormer"; the halves are paired as in Llama, not the neighbours as in the paper. The last number of
+a head of odd width has no partner and stays as it is. No parameters.
 """
 
 import torch
@@ -21,13 +22,14 @@ class Rope(PositionKind):
 
     def __init__(self, max_seq_len: int, d_head: int, base: float):
         super().__init__()
-        frequency = base ** (-torch.arange(0, d_head, 2) / d_head)
+        pairs = d_head // 2
+        frequency = base ** (-2 * torch.arange(pairs) / d_head)
+        frequency = torch.cat([frequency, frequency, torch.zeros(d_head - 2 * pairs)])
         angle = torch.arange(max_seq_len)[:, None] * frequency
-        angle = torch.cat([angle, angle], dim=-1)
         # (x1, x2) → (−x2, x1) as a matrix: on a CPU the product is faster than moving halves about.
-        half = torch.eye(d_head // 2)
-        zero = torch.zeros_like(half)
-        quarter_turn = torch.cat([torch.cat([zero, half], dim=1), torch.cat([-half, zero], dim=1)])
+        quarter_turn = torch.zeros(d_head, d_head)
+        quarter_turn[:pairs, pairs : 2 * pairs] = torch.eye(pairs)
+        quarter_turn[pairs : 2 * pairs, :pairs] = -torch.eye(pairs)
         self.register_buffer("cos", angle.cos(), persistent=False)
         self.register_buffer("sin", angle.sin(), persistent=False)
         self.register_buffer("quarter_turn", quarter_turn, persistent=False)
