@@ -1,0 +1,111 @@
+"""Positions: what each kind tells attention of where tokens stand, against the formula it claims."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from microformer.models import positions
+from microformer.models.positions import Learned, PositionKind, Rope, Sinusoidal
+from microformer.models.spec import POSITIONS, Gelu, LayerSpec, ModelSpec, RMSNorm, Softmax
+
+BASE = 10000.0
+
+
+def heads(length, d_head, seed):
+    return torch.randn(1, length, 2, d_head, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("d_head", [2, 8, 64])
+def test_rope_turns_each_pair_as_a_complex_number(d_head):
+    x = heads(50, d_head, seed=1)
+    half = d_head // 2
+    angle = torch.arange(50)[:, None].double() * BASE ** (-2 * torch.arange(half).double() / d_head)
+    turned = torch.complex(x[..., :half].double(), x[..., half:].double()) * torch.polar(
+        torch.ones_like(angle), angle
+    ).unsqueeze(1)
+
+    found = Rope(50, d_head, BASE).rotate(x, torch.arange(50))
+
+    assert_close(found, torch.cat([turned.real, turned.imag], dim=-1).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_of_odd_width_keeps_its_last_number():
+    x = heads(9, 5, seed=1)
+    rope = Rope(9, 5, BASE)
+
+    turned = rope.rotate(x, torch.arange(9))
+
+    assert torch.equal(turned[..., 4], x[..., 4])
+    assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+    assert not torch.allclose(turned[:, 1:, :, :4], x[:, 1:, :, :4])
+
+
+@pytest.mark.parametrize("d_head", [3, 8])
+def test_under_rope_a_score_depends_on_distance_alone(d_head):
+    rope, q, k = Rope(200, d_head, BASE), heads(1, d_head, seed=1), heads(1, d_head, seed=2)
+
+    def score(query, key):
+        turned = rope.rotate(q, torch.tensor([query])) * rope.rotate(k, torch.tensor([key]))
+        return turned.sum(-1)
+
+    for distance in (0, 1, 7, 60):
+        for shift in (1, 31, 139):
+            assert_close(score(distance, 0), score(distance + shift, shift), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(score(7, 0), score(8, 0))
+
+
+def test_rope_changes_no_length_and_nothing_at_position_0():
+    x = heads(20, 8, seed=1)
+    turned = Rope(20, 8, BASE).rotate(x, torch.arange(20))
+
+    assert torch.equal(turned[:, 0], x[:, 0])
+    assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+
+
+def test_rope_takes_a_position_of_its_own_for_each_row():
+    x = heads(4, 8, seed=1).expand(2, -1, -1, -1)
+    rope, where = Rope(20, 8, BASE), torch.tensor([[0, 1, 2, 3], [9, 10, 0, 1]])
+
+    together = rope.rotate(x, where)
+
+    for row in (0, 1):
+        assert torch.equal(together[row : row + 1], rope.rotate(x[row : row + 1], where[row]))
+
+
+def test_sinusoids_are_the_papers_formula():
+    table = Sinusoidal(30, 6, BASE).embed(torch.arange(30))
+
+    for t in (0, 1, 13, 29):
+        for i in range(3):
+            angle = t / BASE ** (2 * i / 6)
+            assert table[t, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-5)
+            assert table[t, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-5)
+
+
+def test_learned_positions_are_a_row_of_a_table_each():
+    learned = Learned(5, 4)
+    with torch.no_grad():
+        learned.table.weight.copy_(torch.arange(20.0).view(5, 4))
+
+    assert torch.equal(learned.embed(torch.tensor([3, 0])), torch.tensor([[12.0, 13, 14, 15], [0, 1, 2, 3]]))
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "embeds", "rotates"),
+    [
+        ("learned", Learned, True, False), ("sinusoidal", Sinusoidal, True, False), ("rope", Rope, False, True),
+        ("none", PositionKind, False, False),
+    ],
+)  # fmt: skip
+def test_each_kind_says_where_it_is_felt(word, kind, embeds, rotates):
+    layers = (LayerSpec(Softmax(), Gelu()),)
+    built = positions.build(ModelSpec(11, 16, 2, 24, 8, layers, POSITIONS[word](), RMSNorm()))
+    where, x = torch.arange(8), heads(8, 8, seed=1)
+
+    assert type(built) is kind
+    assert (built.embeds, built.rotates) == (embeds, rotates)
+    assert (built.embed(where) is not None) == embeds
+    assert (not torch.equal(built.rotate(x, where), x)) == rotates
+    assert built.bias(where, where) is None
