@@ -4,6 +4,7 @@ Torch is imported inside the verbs that need it, so that `--help`, `runs` and a 
 """
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -22,8 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and gives its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
+    _speak_utf8()
     try:
-        return _run([word for word in argv if word != "--debug"])
+        try:
+            return _run([word for word in argv if word != "--debug"])
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe is understood, and not when Python ends
     except MicroformerError as error:
         if debug:
             raise
@@ -31,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as missing:
+        if debug or missing.name is None or missing.name.partition(".")[0] == "microformer":
+            raise
+        print(f"error: the package {missing.name!r} is missing.\nhint: pip install -e .", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         # Whoever read has seen enough. What is still buffered must not raise again when Python closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -40,15 +50,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def _speak_utf8() -> None:
+    """Files and pipes are UTF-8 on every system; what a terminal can't show is shown as a question mark."""
+    for stream, refused in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace"), (sys.stderr, "replace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors=refused)
+
+
 def _run(argv: list[str]) -> int:
     parser = _parser()
     if argv and not argv[0].startswith("-") and argv[0] not in _VERBS:
         meant = nearest(argv[0], _VERBS)
         hint = f"did you mean {meant}? " if meant else ""
-        raise SettingsError(f"there is no verb {argv[0]!r}.", f"{hint}There are: {', '.join(_VERBS)}.")
+        raise SettingsError(f'there is no verb "{argv[0]}".', f"{hint}`microformer --help` lists them all.")
     if not argv:
         parser.print_help()
         return 0
+    parser.set_defaults(parser=parser)
     known, unknown = parser.parse_known_args(argv)
     if unknown:
         raise _unknown(unknown[0], known.parser)
@@ -72,7 +90,33 @@ def _parser() -> argparse.ArgumentParser:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise SettingsError(f"{message}.", f"`{self.prog} --help` lists what there is.")
+        raise SettingsError(f"{message.removeprefix('argument ')}.", f"`{self.prog} --help` says what is taken.")
+
+
+def _number(flag: str, kind: type[int] | type[float]) -> Callable[[str], float]:
+    """What turns a flag's word into a number."""
+
+    def convert(word: str) -> float:
+        try:
+            return kind(word)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise SettingsError(f"{flag} {word!r} is not {what}.", "give one, such as 1.") from None
+
+    return convert
+
+
+def _one_of(flag: str, *words: str) -> Callable[[str], str]:
+    """What takes one of some words for a flag."""
+
+    def convert(word: str) -> str:
+        if word in words:
+            return word
+        meant = nearest(word, words)
+        hint = f"did you mean {meant}? " if meant else ""
+        raise SettingsError(f"{flag} {word!r} is not known.", f"{hint}There are: {', '.join(words)}.")
+
+    return convert
 
 
 def _unknown(word: str, parser: argparse.ArgumentParser) -> SettingsError:
@@ -102,7 +146,9 @@ def _add_settings(verb: argparse.ArgumentParser, groups: Sequence[str], besides:
             flag = "--" + field.name.replace("_", "-")
             about = f"{field.metadata['about']} [{field.default}]".replace("%", "%%")
             if isinstance(field.default, bool):
-                shown.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=about)
+                off = "--no" + flag[1:]
+                shown.add_argument(flag, nargs="?", const="true", metavar="true|false", help=f"{about}; or {off}")
+                shown.add_argument(off, dest=field.name, action="store_const", const="false", help=argparse.SUPPRESS)
             else:
                 shown.add_argument(flag, metavar=_METAVARS.get(field.name, "X"), help=about)
 
@@ -180,19 +226,29 @@ def _add_generate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("run", nargs="?", metavar="RUN", help="a run's name or folder [the latest]")
     verb.add_argument("--checkpoint", default="best", metavar="WHICH", help="best, last, or a snapshot's step [best]")
     verb.add_argument(
-        "--prompt", action="append", metavar="TEXT", help="the beginning; may be given several times [asked]"
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="the beginning; may be given several times; --prompt=-x where it begins with a dash [asked]",
     )
-    verb.add_argument("--temperature", type=float, metavar="X", help="0 takes the likeliest [asked, else 0.8]")
-    verb.add_argument("--top-k", type=int, default=0, metavar="N", help="only the N likeliest; 0 for all [0]")
-    verb.add_argument("--top-p", type=float, default=1.0, metavar="X", help="only the likeliest that reach X [1.0]")
-    verb.add_argument("--min-p", type=float, default=0.0, metavar="X", help="only what has X of the likeliest's [0.0]")
-    verb.add_argument("--max-new-tokens", type=int, default=500, metavar="N", help="how much is written [500]")
-    verb.add_argument("--num-samples", type=int, default=1, metavar="N", help="texts a prompt [1]")
-    verb.add_argument("--stop", default="", metavar="TEXT", help="end a text before this comes")
-    verb.add_argument("--seed", type=int, default=0, metavar="N", help="the same one gives the same text [0]")
     verb.add_argument(
-        "--unknown", choices=["error", "skip"], default="error", help="characters not in the vocabulary [error]"
-    )
+        "--temperature", type=_number("--temperature", float), metavar="X",
+        help="0 takes the likeliest [asked, else 0.8]",
+    )  # fmt: skip
+    for flag, kind, default, metavar, about in (
+        ("--top-k", int, 0, "N", "only the N likeliest; 0 for all"),
+        ("--top-p", float, 1.0, "X", "only the likeliest that together reach X"),
+        ("--min-p", float, 0.0, "X", "only what has X of the likeliest's probability"),
+        ("--max-new-tokens", int, 500, "N", "how much is written"),
+        ("--num-samples", int, 1, "N", "texts a prompt"),
+        ("--seed", int, 0, "N", "the same one gives the same text"),
+    ):
+        verb.add_argument(flag, type=_number(flag, kind), default=default, metavar=metavar, help=f"{about} [{default}]")
+    verb.add_argument("--stop", default="", metavar="TEXT", help="end a text before this comes")
+    verb.add_argument(
+        "--unknown", type=_one_of("--unknown", "error", "skip"), default="error", metavar="WHAT",
+        help="what becomes of characters not in the vocabulary: error or skip [error]",
+    )  # fmt: skip
 
 
 def _generate(args: argparse.Namespace) -> int:
@@ -210,7 +266,7 @@ def _generate(args: argparse.Namespace) -> int:
         temperature = args.temperature
         try:
             if temperature is None:
-                temperature = _number(_asked("temperature [0.8]: ") or "0.8")
+                temperature = _number("the temperature", float)(_asked("temperature [0.8]: ") or "0.8")
             _write(run, args, [prompt], temperature)
         except MicroformerError as error:
             if not sys.stdin.isatty():
@@ -250,23 +306,18 @@ def _asked(question: str) -> str:
     return line.rstrip("\r\n")
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise SettingsError(
-            f"the temperature {text!r} is not a number.", "0.8 is a usual one; 0 takes the likeliest."
-        ) from None
-
-
 def _add_eval(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("run", nargs="?", metavar="RUN", help="a run's name or folder [the latest]")
     verb.add_argument("--checkpoint", default="best", metavar="WHICH", help="best, last, or a snapshot's step [best]")
-    verb.add_argument("--split", choices=["train", "val"], default="val", help="of the run's data [val]")
+    verb.add_argument(
+        "--split", type=_one_of("--split", "train", "val"), default="val", metavar="WHICH",
+        help="train or val, of the run's data [val]",
+    )  # fmt: skip
     verb.add_argument("--text", metavar="FILE", help="score this text instead of a split")
     verb.add_argument(
-        "--context", choices=["blocks", "sliding"], default="blocks", help="what is seen before a token [blocks]"
-    )
+        "--context", type=_one_of("--context", "blocks", "sliding"), default="blocks", metavar="HOW",
+        help="what is seen before a token: blocks or sliding [blocks]",
+    )  # fmt: skip
     verb.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -366,7 +417,10 @@ def _table(rows: list[dict[str, Any]], formats: dict[str, str]) -> None:
         table.add_column(name, justify="right" if name in formats else "left", overflow="fold")
     for row in rows:
         table.add_row(*("–" if value is None else format(value, formats.get(name, "")) for name, value in row.items()))
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)
+    on_terminal, drawn = sys.stdout.isatty(), io.StringIO()
+    console = Console(file=drawn, force_terminal=on_terminal, width=None if on_terminal else 160, highlight=False)
+    console.print(table, markup=False)
+    print(drawn.getvalue(), end="")  # ours to print: rich answers a closed pipe in a way of its own
 
 
 class _bytes_shown:

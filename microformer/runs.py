@@ -4,7 +4,7 @@
       run.json         what the run is and how it ended
       tokenizer.json   everything needed to turn text into ids and back
       metrics.jsonl    one line a logged step
-      checkpoints/     index.json names the folder of `last`, of `best` and of each snapshot
+      checkpoints/     index.json names the folder of `last`, of `best`, and of each snapshot
 
 A checkpoint is written whole as a new folder; then the index, a small file, is replaced. So at every instant the index
 names whole checkpoints only, and what a killed writer left is swept away by the next one, who holds the lock.
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 RUNS = Path("runs")
-_INDEX = {"last": None, "best": None, "snapshots": []}
+# best_of_last: what was best when `last` was written, and is so again for who goes on from there.
+_INDEX = {"last": None, "best": None, "best_of_last": None, "snapshots": []}
+_INFO = ("settings", "model", "parameters", "data", "legs", "ended")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Run:
         """run.json, as it was when first asked for.
 
         Raises:
-            RunError: it is of another format.
+            RunError: it is of another format, or damaged.
         """
         info = files.read_json(self.folder / "run.json")
         if not isinstance(info, dict) or info.get("format") != FORMAT:
@@ -65,6 +67,11 @@ class Run:
                 f"{self.folder / 'run.json'} is not of format {FORMAT}.",
                 "it was made by another version of Microformer.",
             )
+        for name in _INFO:
+            if name not in info:
+                raise RunError(
+                    f"{self.folder / 'run.json'} is damaged: it lacks {name!r}.", "restore it, or delete that run."
+                )
         return info
 
     @cached_property
@@ -92,8 +99,14 @@ class Run:
         from microformer.models.model import Microformer
 
         model = Microformer(self.spec)
-        load_weights(model, self.checkpoint(self.chosen) / "model.safetensors")
-        return model.eval()
+        while True:
+            folder = self.checkpoint(self.chosen)
+            try:
+                load_weights(model, folder / "model.safetensors")
+                return model.eval()
+            except RunError:
+                if folder == self.checkpoint(self.chosen):
+                    raise  # else a training that goes on has just replaced it by a newer one
 
     @property
     def metrics(self) -> list[dict[str, float]]:
@@ -109,9 +122,16 @@ class Run:
 
     @property
     def index(self) -> dict[str, Any]:
-        """Which checkpoints there are: the folder's name for `last` and `best`, or None; a list for `snapshots`."""
+        """Which checkpoints there are: the folder's name for `last` and `best`, or None; a list for `snapshots`.
+
+        Raises:
+            RunError: it is damaged.
+        """
         path = self.folder / "checkpoints" / "index.json"
-        return {**_INDEX, **files.read_json(path)} if path.is_file() else dict(_INDEX)
+        index = files.read_json(path) if path.is_file() else _INDEX
+        if not isinstance(index, dict) or index.keys() != _INDEX.keys():
+            raise RunError(f"{path} is damaged: it is no index of checkpoints.", "restore it, or delete that run.")
+        return dict(index)
 
     def checkpoint(self, which: str) -> Path:
         """The folder of a checkpoint: `best` (`last` where nothing was validated), `last`, or a snapshot's step.
@@ -176,6 +196,7 @@ class Run:
             files.write_text(path, "".join(kept))
         index = self.index
         index["snapshots"] = [one for one in index["snapshots"] if int(one.removeprefix("step-")) <= step]
+        index["best"] = index["best_of_last"]
         if step == 0:
             index = dict(_INDEX)
         self._switch(index)
@@ -203,13 +224,15 @@ class Run:
             index["snapshots"] = [*index["snapshots"], name]
         else:
             index[label] = name
+        if label == "last":
+            index["best_of_last"] = index["best"]
         self._switch(index)
 
     def _switch(self, index: dict[str, Any]) -> None:
         folder = self.folder / "checkpoints"
         files.write_json(folder / "index.json", index)
         files.sweep(folder)
-        named = {index["last"], index["best"], *index["snapshots"]}
+        named = {index["last"], index["best"], index["best_of_last"], *index["snapshots"]}
         for left in folder.iterdir():
             if left.is_dir() and left.name not in named:
                 shutil.rmtree(left, ignore_errors=True)

@@ -5,11 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a clone works before it is installed
 
-try:
-    from microformer.cli import main
-except ModuleNotFoundError as missing:
-    print(f"error: the package {missing.name!r} is missing.\nhint: pip install -e .", file=sys.stderr)
-    sys.exit(2)
+from microformer.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["generate", *sys.argv[1:]]))

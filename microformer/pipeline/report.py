@@ -41,11 +41,9 @@ def say_sizes(run: Run, data: corpora.Prepared, compute: devices.Compute, budget
         print(f"vocabulary  {spec.vocab_size:,} tokens, as the {data.tokenizer.kind} tokenizer found them")
     print(f"run         {run.folder}")
     print(f"data        {data.corpus}: {len(data.train):,} tokens to learn from")
-    print(
-        f"model       {spec.num_layers} layers, {spec.embed_dim} wide, context {spec.max_seq_len}: "
-        f"{parameters:,} parameters"
-    )
-    print(f"memory      about {memory_needed(run) / 1e6:,.0f} MB for weights, gradients, moments and activations")
+    layers = "1 layer" if spec.num_layers == 1 else f"{spec.num_layers} layers"
+    print(f"model       {layers}, {spec.embed_dim} wide, context {spec.max_seq_len}: {parameters:,} parameters")
+    print(f"memory      about {max(1, memory_needed(run) / 1e6):,.0f} MB for weights, gradients, moments, activations")
     print(f"step        {training.batch_size} × {spec.max_seq_len} = {tokens:,} tokens")
     print(f"budget      {length}")
     print(f"machine     {compute.reason}", flush=True)
@@ -59,7 +57,9 @@ def memory_needed(run: Run) -> float:
     spec, training = run.spec, run.settings.training
     rows = training.batch_size // training.accumulate
     size = 2 if run.settings.machine.precision == "bfloat16" else 4
-    a_token = spec.num_layers * (16 * spec.embed_dim + 5 * spec.ff_dim + 3 * spec.num_heads * spec.max_seq_len)
+    # Attention scores of short contexts are kept as they are; those of longer ones are made again in pieces.
+    scores = 2 * spec.num_heads * min(spec.max_seq_len, 256)
+    a_token = spec.num_layers * (16 * spec.embed_dim + 5 * spec.ff_dim + scores)
     return 16 * run.info["parameters"] + rows * spec.max_seq_len * (size * a_token + 12 * spec.vocab_size)
 
 
@@ -102,11 +102,13 @@ def say_end(run: Run, sample: str) -> None:
         )
         return
     why = "" if ended["how"] == "finished" else f" ({ended['how']})"
-    print(f"\nended after {took}{why}\n")
+    print(f"\nended after {took}{why}")
     val, unigram = found["val_loss"], found.get("unigram")
-    if val is not None:
+    if val is None:
+        print(f"\nthe last batch's loss was {found['train_loss']:.4f} nats/token; on new text nothing was measured")
+    else:
         ratio = found["bits_per_char"] / val
-        print(f"{'':24}{'nats/token':>12}{'bits/char':>12}")
+        print(f"\n{'':24}{'nats/token':>12}{'bits/char':>12}")
         rows = {"uniform": found["uniform"], "unigram": unigram, f"this model, step {found['best_step']:,}": val}
         for name, loss in rows.items():
             print(f"{name:24}{loss:>12.4f}{loss * ratio:>12.3f}")

@@ -113,7 +113,8 @@ def evaluate(
     prime = None
     if text is not None:
         ids = torch.from_numpy(run.tokenizer.encode(text))
-        scored = text[1:] if run.tokenizer.kind == "char" else text
+        first = run.tokenizer.decode(ids[:1].tolist())
+        scored = text[len(first) :] if text.startswith(first) else text  # else it is a part of a character
         characters, size = len(scored), len(scored.encode("utf-8"))
     else:
         data = data_of(run)

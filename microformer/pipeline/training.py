@@ -13,14 +13,14 @@ from typing import Any, Literal
 import torch
 
 from microformer import corpora, devices, evaluation, files, runs, settings, tokenization
-from microformer.errors import SettingsError, TrainingError, notice
+from microformer.errors import DataError, SettingsError, TrainingError, notice
 from microformer.models.model import Microformer
 from microformer.models.spec import ModelSpec
 from microformer.pipeline import report
 from microformer.pipeline.preparing import check_same, data_of, prepared_data
 from microformer.pipeline.text import generate
 from microformer.runs import Run
-from microformer.settings import BUDGETS, FREQUENCIES, Settings
+from microformer.settings import BUDGETS, FREQUENCIES, DataSettings, Settings
 from microformer.training.averaging import Average
 from microformer.training.batches import Shuffled
 from microformer.training.budgets import Budget, steps_for
@@ -29,6 +29,9 @@ from microformer.training.observers import EarlyStopping, Observer, Row
 from microformer.training.optimizers import Optimizer, Recipe
 from microformer.training.progress import Progress
 from microformer.training.schedules import Schedule
+
+# What a step's memory depends on.
+_LOWER = "BATCH_SIZE (or raise ACCUMULATE), MAX_SEQ_LEN or EMBED_DIM"
 
 
 def train(
@@ -59,12 +62,13 @@ def train(
         with found.lock():
             return _resume(found, given, show)
     chosen = settings.resolve(config, given)
+    _check_budget(chosen)
     if run is not None:
         runs.check_free(run)  # before time goes into the data
     data = prepared_data(chosen)
     replayed = _replayed(config, data, given)
     spec = settings.model_spec(chosen, data.tokenizer.vocab_size, _context(chosen, data))
-    _check_memory(spec)
+    _check_memory(spec, chosen)
     compute = devices.choose(
         chosen.machine.device,
         chosen.machine.precision,
@@ -73,6 +77,8 @@ def train(
         tokens=chosen.training.batch_size * spec.max_seq_len,
     )
     chosen = chosen.changed({name: getattr(compute, name) for name in ("device", "precision", "threads")})
+    with torch.device("meta"):  # counted without being made
+        parameters = Microformer(spec).num_parameters()
     new = runs.create(run, data.corpus)
     with new.lock():
         tokenization.save(data.tokenizer, new.folder / "tokenizer.json")
@@ -83,7 +89,7 @@ def train(
                 "created": _now(),
                 "settings": chosen.flat(),
                 "model": spec.to_json(),
-                "parameters": Microformer(spec).num_parameters(),
+                "parameters": parameters,
                 "data": {"fingerprint": data.fingerprint, "corpus": data.corpus, "split": data.manifest["train"]},
                 "compute": compute.reason,
                 "versions": _versions(),
@@ -97,34 +103,50 @@ def train(
 
 def _resume(run: Run, given: Mapping[str, Any], show: bool) -> Run:
     before = run.settings
-    changes = Settings().changed(given).flat()
+    after = before.changed(given)
     for name in given:
-        if name not in (*BUDGETS, *FREQUENCIES) and changes[name] != before.flat()[name]:
+        if name not in (*BUDGETS, *FREQUENCIES) and after.flat()[name] != before.flat()[name]:
             raise SettingsError(
                 f"--resume goes on with the run's own settings, and its {name.upper()} is {before.flat()[name]!r}.",
                 f"only these may change: {', '.join((*BUDGETS, *FREQUENCIES))}. For others start a new run.",
             )
-    wanted = {name: changes[name] for name in given}
-    if any(name in wanted for name in BUDGETS):
-        wanted = {**dict.fromkeys(BUDGETS, 0), **wanted}
-    after = before.changed(wanted)
+    if any(name in given for name in BUDGETS):
+        after = after.changed({name: 0 for name in BUDGETS if name not in given})
+    _check_budget(after)
     data = data_of(run)
-    legs = [dict(leg) for leg in run.info["legs"]]
-    ended = run.info["ended"]
+    leg, ended = run.info["legs"][-1], run.info["ended"]
+    more = _budgets(after) != _budgets(before)
     if ended and ended["how"] != "interrupted":
-        budget = _budget(after, data, legs[-1] | {"from_step": ended["step"], "from_seconds": ended["seconds"]})
-        if _budgets(after) == _budgets(before) or budget.used_up(ended["step"], ended["seconds"]):
+        if more:
+            leg = {"from_step": ended["step"], "from_seconds": ended["seconds"]}
+        if not more or _budget(after, data, leg).used_up(ended["step"], ended["seconds"]):
             notice(
                 f"the run {run.name!r} has ended after {ended['step']:,} steps ({ended['how']}); "
                 f"a larger budget goes on, such as --max-steps {2 * ended['step']}."
             )
             return run
-        legs.append({"from_step": ended["step"], "from_seconds": ended["seconds"]})
-    legs[-1] |= _budgets(after)
+    elif run.index["last"] is None:
+        notice(f"the run {run.name!r} was stopped before its first checkpoint; it starts again from step 0.")
+    # A budget that changes on the way is a leg too, one that begins where the leg before it began.
+    legs = [*run.info["legs"], {**leg, **_budgets(after)}] if more else run.info["legs"]
     run.write_info({**run.info, "settings": after.flat(), "legs": legs, "ended": None})
     return _train(Run(run.folder), data, show)
 
 
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Turns every way of running out of memory into one TrainingError."""
+    try:
+        yield
+    except Exception as error:
+        if not devices.out_of_memory(error):
+            raise
+        raise TrainingError(
+            "memory ran out while training.", f"lower {_LOWER}; what was saved before is kept in the run's folder."
+        ) from error
+
+
+@_enough_memory()
 def _train(run: Run, data: corpora.Prepared, show: bool) -> Run:
     """Trains the run as its folder describes it, from its last checkpoint on if there is one."""
     training, machine = run.settings.training, run.settings.machine
@@ -132,8 +154,10 @@ def _train(run: Run, data: corpora.Prepared, show: bool) -> Run:
     devices.use(compute)
     model = Microformer(run.spec, training.seed).to(compute.device)
     model.compute_dtype = compute.torch_dtype
-    recorded = files.read_json(run.folder / "schedule.json")["progress"] if run.info["replays_schedule"] else None
-    budget = _budget(run.settings, data, run.info["legs"][-1], recorded)
+    legs = run.info["legs"]
+    replays = run.info["replays_schedule"] and len(legs) == 1  # not where another budget was asked for since
+    recorded = files.read_json(run.folder / "schedule.json")["progress"] if replays else None
+    budget = _budget(run.settings, data, legs[-1], recorded)
 
     stopping = EarlyStopping(training.patience)
     observers: list[Observer] = [stopping, _MetricsWriter(run)]
@@ -161,24 +185,14 @@ def _train(run: Run, data: corpora.Prepared, show: bool) -> Run:
         _restore(run, loop, stopping)
         if show:
             report.say_sizes(run, data, compute, budget)
-        try:
-            with progress or nullcontext():
-                how = loop.run()
-        except Exception as error:
-            if devices.out_of_memory(error):
-                raise TrainingError(
-                    f"memory ran out at step {loop.position.step + 1}.",
-                    "lower BATCH_SIZE (or raise ACCUMULATE), MAX_SEQ_LEN or EMBED_DIM; what was saved can be resumed.",
-                ) from error
-            raise
+        with progress or nullcontext():
+            how = loop.run()
     return _finish(run, loop, data, how, show)
 
 
 def _restore(run: Run, loop: Loop, stopping: EarlyStopping) -> None:
     """Puts the loop where the last checkpoint left it, and forgets what came after."""
     if run.index["last"] is None:
-        if run.metrics:
-            notice(f"the run {run.name!r} was stopped before its first checkpoint; it starts again from step 0.")
         run.cut_back(0)
         return
     folder = run.checkpoint("last")
@@ -255,15 +269,18 @@ def _budgets(chosen: Settings) -> dict[str, float]:
     return {name: getattr(chosen.training, name) for name in BUDGETS}
 
 
-def _budget(
-    chosen: Settings, data: corpora.Prepared, leg: Mapping[str, Any], recorded: list[float] | None = None
-) -> Budget:
-    training = chosen.training
+def _check_budget(chosen: Settings) -> None:
     if not any(_budgets(chosen).values()):
         raise SettingsError(
             "EPOCHS, MAX_STEPS and MAX_MINUTES are all 0: training would never end.",
             "set one of them, such as --epochs 12.",
         )
+
+
+def _budget(
+    chosen: Settings, data: corpora.Prepared, leg: Mapping[str, Any], recorded: list[float] | None = None
+) -> Budget:
+    training = chosen.training
     return Budget(
         steps=steps_for(
             training.epochs, training.max_steps, (len(data.train) - 1) / _context(chosen, data), training.batch_size
@@ -276,7 +293,13 @@ def _budget(
 
 
 def _context(chosen: Settings, data: corpora.Prepared) -> int:
-    """MAX_SEQ_LEN, or what a shorter text allows."""
+    """MAX_SEQ_LEN, or what a shorter text allows.
+
+    Raises:
+        DataError: there is nothing to predict.
+    """
+    if len(data.train) < 2:
+        raise DataError(f"{data.corpus} is one token, so there is nothing to predict.", "use a longer text.")
     return min(chosen.model.max_seq_len, len(data.train) - 1)
 
 
@@ -284,28 +307,37 @@ def _replayed(config: str | Path | None, data: corpora.Prepared, given: Mapping[
     """The schedule to follow, where a run is repeated by its own run.json and the clock decided its schedule."""
     if config is None or Path(config).suffix != ".json":
         return None
+    if any(name in given for name in (*BUDGETS, *DataSettings.__dataclass_fields__)):
+        return None  # another run, with that one's other settings
     first = Run(Path(config).parent)
     check_same(data, first.info["data"]["fingerprint"], f"the run {first.name!r}")
     if len(first.info["legs"]) > 1:
-        notice(
-            f"the run {first.name!r} went on after its end {len(first.info['legs']) - 1} times; "
-            "this one runs in one go."
-        )
-    schedule = first.folder / "schedule.json"
-    if not schedule.is_file() or any(name in given for name in BUDGETS):
+        notice(f"the budget of the run {first.name!r} was changed on its way; this one runs in one go.")
         return None
-    return files.read_json(schedule)["progress"]
+    schedule = first.folder / "schedule.json"
+    return files.read_json(schedule)["progress"] if schedule.is_file() else None
 
 
-def _check_memory(spec: ModelSpec) -> None:
-    """Raises TrainingError where weights, gradients and the optimizer's two moments alone are more than there is."""
-    matrices = sum(4 * spec.embed_dim**2 + 2 * spec.embed_dim * spec.ff_dim for _ in spec.layers)
-    needed = 16 * (matrices + 2 * spec.vocab_size * spec.embed_dim)
+def _check_memory(spec: ModelSpec, chosen: Settings) -> None:
+    """Raises TrainingError where even the least that a step can take is more than there is.
+
+    Where memory is promised freely, as on Linux, a program that takes too much is killed without a word.
+    """
     there = devices.memory_available()
-    if there is not None and needed > there:
+    if there is None:
+        return
+    wide, middle, layers = spec.embed_dim, spec.ff_dim, spec.num_layers
+    # Weights, gradients and the optimizer's moments; and what each token leaves in each layer for the way back.
+    weights = 16 * (layers * (4 * wide**2 + 2 * wide * middle) + spec.vocab_size * wide)
+    tokens = chosen.training.batch_size // chosen.training.accumulate * spec.max_seq_len
+    activations = tokens * (2 * layers * (8 * wide + 2 * middle) + 4 * spec.vocab_size)
+    if chosen.machine.device != "cpu" and devices.Machine().accelerators():
+        activations = 0  # they are the accelerator's, which says itself when it has no room
+    if weights + activations > there:
         raise TrainingError(
-            f"this model takes {needed / 1e9:,.0f} GB for its weights alone, and {there / 1e9:,.0f} GB are free.",
-            "lower EMBED_DIM, NUM_LAYERS or FF_DIM.",
+            f"this training takes at least {(weights + activations) / 1e9:,.1f} GB, "
+            f"and {there / 1e9:,.1f} GB of memory are free.",
+            "lower EMBED_DIM, NUM_LAYERS or FF_DIM." if weights > activations else f"lower {_LOWER}.",
         )
 
 

@@ -1,6 +1,7 @@
 """The progress display: an observer that tells a person how training goes. Knows the terminal, and nothing of models.
 
-On a terminal one living line with a bar; elsewhere (a file, a notebook, CI) a plain line now and then.
+A table that grows by a row with each validation (without any: 16 times in a run), and, on a terminal, one living line
+with a bar under it. No line is wider than 80 columns.
 """
 
 import sys
@@ -9,8 +10,9 @@ from typing import TextIO
 
 from microformer.training.observers import Observer, Row
 
-# Plain lines: this many in a run, and one more after ten steps, when the time it takes can be foreseen.
-_LINES = 16
+_ROWS = 16
+# After so many steps the time they take can be foreseen.
+_SETTLED = 10
 
 
 class Progress(Observer):
@@ -27,9 +29,10 @@ class Progress(Observer):
         self.bits_per_nat = bits_per_nat
         self.stream = stream or sys.stdout
         self.latest: Row = {}
-        self.shown = 0.0
+        self.progress = 0.0
+        self.steps_seen = 0
+        self.shown: float | None = None  # the progress at the last row of the table; None before the first
         self.began: tuple[float, float] | None = None
-        self.told = False
         self.bar = _Bar(self.stream) if self.stream.isatty() else None
 
     def __enter__(self) -> "Progress":
@@ -44,23 +47,34 @@ class Progress(Observer):
     def on_step(self, step: int, progress: float, seconds: float) -> None:
         if self.began is None:
             self.began = (progress, time.perf_counter())
-        if step == 10 and not self.told:
-            self.told = True
-            self._say(f"{'':>10}about {_duration(self._left(progress))} to go")
+        self.progress = progress
+        self.steps_seen += 1
+        if self.steps_seen == _SETTLED and progress < 1:
+            self._say(f"about {_duration(self._left())} to go at this pace")
         if self.bar:
-            self.bar.update(progress, f"step {step:,}{self._of()}", self._figures(), seconds, self._left(progress))
-        elif self.latest and (progress >= 1 or int(progress * _LINES) > int(self.shown * _LINES)):
-            self.shown = progress
-            self._line(step, seconds, progress)
+            of = f"/{self.steps:,}" if self.steps else ""
+            self.bar.update(progress, f"step {step:,}{of}", _duration(seconds), _duration(self._left()), self.latest)
 
     def on_row(self, row: Row) -> None:
         self.latest = {**self.latest, **row}
-        if self.bar and "val_loss" in row:
-            self._say(f"step {int(row['step']):>7,}  {self._figures()}  {_duration(row['seconds'])}")
+        since = 0.0 if self.shown is None else self.shown
+        if "val_loss" in row or self.progress >= 1 or int(self.progress * _ROWS) > int(since * _ROWS):
+            if self.shown is None:
+                self._say(_row("step", "loss", "validation", "bits/char", "tokens/s", "elapsed", "left"))
+            self.shown = self.progress
+            self._say(self._figures(row))
 
-    def _line(self, step: int, seconds: float, progress: float) -> None:
-        left = f", {_duration(self._left(progress))} left" if progress < 1 else ""
-        self._say(f"step {step:>7,}{self._of()}  {self._figures()}  {_duration(seconds)}{left}")
+    def _figures(self, row: Row) -> str:
+        val = row.get("val_loss")
+        return _row(
+            f"{int(row['step']):,}",
+            f"{self.latest['train_loss']:.4f}" if "train_loss" in self.latest else "–",
+            "–" if val is None else f"{val:.4f}",
+            "–" if val is None else f"{val * self.bits_per_nat:.3f}",
+            _thousands(self.latest["tokens_per_second"]) if "tokens_per_second" in self.latest else "–",
+            _duration(row["seconds"]),
+            _duration(self._left()) if self.progress < 1 else "",
+        )
 
     def _say(self, line: str) -> None:
         if self.bar:
@@ -68,25 +82,11 @@ class Progress(Observer):
         else:
             print(line, file=self.stream, flush=True)
 
-    def _of(self) -> str:
-        return f" of {self.steps:,}" if self.steps else ""
-
-    def _figures(self) -> str:
-        row = self.latest
-        parts = []
-        if "train_loss" in row:
-            parts.append(f"loss {row['train_loss']:.3f}")
-        if "val_loss" in row:
-            parts.append(f"validation {row['val_loss']:.4f} ({row['val_loss'] * self.bits_per_nat:.3f} bits/char)")
-        if "tokens_per_second" in row:
-            parts.append(f"{row['tokens_per_second'] / 1000:,.0f}k tokens/s")
-        return "  ".join(parts)
-
-    def _left(self, progress: float) -> float:
+    def _left(self) -> float:
         """Seconds until the end, at the pace so far."""
         first, since = self.began or (0.0, time.perf_counter())
-        gone = progress - first
-        return (time.perf_counter() - since) * (1 - progress) / gone if gone > 0 else 0.0
+        gone = self.progress - first
+        return max(0.0, (time.perf_counter() - since) * (1 - self.progress) / gone) if gone > 0 else 0.0
 
 
 class _Bar:
@@ -98,11 +98,12 @@ class _Bar:
         from rich.progress import Progress as Bar
 
         columns = (
-            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[clock]}"),
+            TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[clock]}"),
             TextColumn("{task.fields[figures]}"),
         )  # fmt: skip
         self.console = Console(file=stream, highlight=False)
-        self.bar = Bar(*columns, console=self.console, refresh_per_second=8)
+        # Gone when it ends: the table's last row says the same.
+        self.bar = Bar(*columns, console=self.console, refresh_per_second=8, transient=True)
         self.task = self.bar.add_task("starting", total=1.0, clock="", figures="")
 
     def start(self) -> None:
@@ -114,9 +115,25 @@ class _Bar:
     def say(self, line: str) -> None:
         self.console.print(line, markup=False)
 
-    def update(self, progress: float, step: str, figures: str, seconds: float, left: float) -> None:
-        clock = f"{_duration(seconds)} < {_duration(left)}"
-        self.bar.update(self.task, completed=min(progress, 1.0), description=step, figures=figures, clock=clock)
+    def update(self, progress: float, step: str, gone: str, left: str, latest: Row) -> None:
+        parts = [f"loss {latest['train_loss']:.3f}"] if "train_loss" in latest else []
+        if "tokens_per_second" in latest:
+            parts.append(f"{_thousands(latest['tokens_per_second'])} tokens/s")
+        clock, figures = f"{gone}, {left} left", "  ".join(parts)
+        self.bar.update(self.task, completed=min(progress, 1.0), description=step, clock=clock, figures=figures)
+
+
+def _row(*cells: str) -> str:
+    """Cells under one another, each as wide as its widest content can be."""
+    widths = (9, 9, 12, 11, 10, 9, 9)
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _thousands(number: float) -> str:
+    """950, 9.5k, 95k."""
+    if number < 1000:
+        return f"{number:.0f}"
+    return f"{number / 1000:.1f}k" if number < 9950 else f"{number / 1000:,.0f}k"
 
 
 def _duration(seconds: float) -> str:
