@@ -7,7 +7,7 @@ NUM_LAYERS = 2  # blocks
 FF_DIM = 256  # width of the feed-forward's middle
 MAX_SEQ_LEN = 128  # context: how many tokens the model sees at once
 VOCAB_SIZE = 100  # Overridden at runtime (only TOKENIZER = "bpe" reads it)
-ATTENTION = "softmax"
+ATTENTION = "softmax"  # of each layer: softmax
 POSITIONS = "rope"  # rope, learned, sinusoidal, none
 FEEDFORWARD = "swiglu"  # swiglu, gelu, relu2
 NORM = "rmsnorm"  # rmsnorm, layernorm

@@ -7,6 +7,7 @@ line wins over the config file, which wins over the defaults here, their one hom
 """
 
 import json
+import math
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -24,8 +25,8 @@ def setting(
     default: Any,
     about: str,
     *,
-    least: float | None = None,
-    most: float | None = None,
+    least: int | float | None = None,
+    most: int | float | None = None,
     choices: tuple[str, ...] | None = None,
     read_when: tuple[str, tuple[str, ...]] | None = None,
 ) -> Any:
@@ -84,11 +85,11 @@ class TrainingSettings:
     """The training."""
 
     epochs: float = setting(
-        12.0, "budget: times through the training text; may be a fraction, 0 for no such limit", least=0
+        12.0, "budget: times through the training text; may be a fraction, 0 for no such limit", least=0, most=10**9
     )
     max_steps: int = setting(0, "budget: optimizer steps; 0 for no such limit", least=0)
     max_minutes: float = setting(
-        0.0, "budget: minutes on the clock, the schedule runs over them; 0 for no such limit", least=0
+        0.0, "budget: minutes on the clock, the schedule runs over them; 0 for no such limit", least=0, most=10**9
     )
     batch_size: int = setting(32, "sequences a step", least=1, most=2**20)
     accumulate: int = setting(
@@ -194,7 +195,7 @@ def resolve(config: str | Path | None = None, given: Mapping[str, Any] | None = 
     Args:
         config: a config file, a run's run.json, or the name of a ready config; None: `config.py` in this folder if
             there is one, else the defaults.
-        given: what the command line said, by name; strings are converted.
+        given: what the command line said, by name (its words made values by `convert`).
 
     Raises:
         SettingsError: something said can't be followed.
@@ -217,11 +218,11 @@ def read_config(config: str | Path | None) -> dict[str, Any]:
         path = Path("config.py")
         return _run_config(path) if path.is_file() else {}
     ready = Path(__file__).parent / "configs"
+    names = sorted(one.stem for one in ready.glob("[a-z]*.py"))
     path = Path(config)
-    if not path.is_file():
+    if not path.is_file() and str(config) in names:
         path = ready / f"{config}.py"
-    if not path.is_file() or str(config).startswith("_"):
-        names = sorted(one.stem for one in ready.glob("[a-z]*.py"))
+    if not path.is_file():
         raise SettingsError(
             f"there is no config {str(config)!r}.", f"give a file, or one of the ready ones: {', '.join(names)}."
         )
@@ -286,14 +287,26 @@ def _run_config(path: Path) -> dict[str, Any]:
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), values)
     except Exception as error:  # whatever a user's file can raise is theirs to mend, and is told with its line
-        line = error.lineno if isinstance(error, SyntaxError) else traceback.extract_tb(error.__traceback__)[-1].lineno
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            lines, reason = [error.lineno], error.msg
+        else:
+            # The innermost line may be a library's; the one to mend is the last in this file.
+            frames = traceback.extract_tb(error.__traceback__)
+            lines, reason = [frame.lineno for frame in frames if frame.filename == str(path)], str(error)
+        where = f" at line {lines[-1]}" if lines and lines[-1] else ""
         raise SettingsError(
-            f"{path} can't be read: {type(error).__name__} at line {line}: {error}.", "mend that line."
+            f"{path} can't be read: {type(error).__name__}{where}: {reason}.",
+            "mend that line." if where else "it must be a plain file of Python, in UTF-8.",
         ) from error
     said = {name: value for name, value in values.items() if re.fullmatch(r"[A-Z][A-Z0-9_]*", name)}
     for name in said:
         if name.lower() not in _NAMES:
             raise _unknown(name.lower(), str.upper, where=f" in {path}")
+    for name in values:
+        if name.lower() in _NAMES and name.upper() not in said:
+            raise SettingsError(
+                f"{path} sets {name!r}, which nothing reads.", f"settings are in capitals: {name.upper()}."
+            )
     return {name.lower(): value for name, value in said.items()}
 
 
@@ -348,7 +361,10 @@ def _checked(name: str, which: Field, value: Any) -> Any:
         case "int" if isinstance(value, int) and not isinstance(value, bool):
             pass
         case "float" if isinstance(value, (int, float)) and not isinstance(value, bool):
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:
+                raise _wrong_type(name, which, value) from None
         case "str" if isinstance(value, str):
             pass
         case _:
@@ -358,6 +374,8 @@ def _checked(name: str, which: Field, value: Any) -> Any:
         meant = nearest(str(value), choices)
         hint = f"did you mean {meant!r}? " if meant else ""
         raise SettingsError(f"{name.upper()} {value!r} is not known.", f"{hint}there are: {', '.join(choices)}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong_type(name, which, value)
     if not isinstance(value, str) and (
         (least is not None and not value >= least) or (most is not None and not value <= most)
     ):
