@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Integer
 from torch import Tensor
 
 from microformer.errors import DataError
@@ -42,7 +42,7 @@ class Loss:
 @torch.no_grad()
 def evaluate(
     model: Microformer,
-    ids: Int[Tensor, "tokens"],
+    ids: Integer[Tensor, "tokens"],
     prime: int | None,
     *,
     context: Literal["blocks", "sliding"] = "blocks",
@@ -89,7 +89,7 @@ def uniform(vocab_size: int) -> float:
     return math.log(vocab_size)
 
 
-def unigram(train: Int[Tensor, "tokens"], ids: Int[Tensor, "tokens"], vocab_size: int) -> float:
+def unigram(train: Integer[Tensor, "train_tokens"], ids: Integer[Tensor, "tokens"], vocab_size: int) -> float:
     """The loss of a model that knows how often each token comes in `train` (plus one each) and no more, in nats."""
     counts = _counts(train, vocab_size) + 1
     seen = _counts(ids, vocab_size)

@@ -52,11 +52,12 @@ class Sampler:
         logits = logits.float()
         if self.temperature == 0:
             return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
-        # The largest logit is taken off first: a tiny temperature must not make infinities.
-        scaled = (logits - logits.amax(dim=-1, keepdim=True)) / self.temperature
+        # The largest logit is taken off first, and float32 knows no 1/temperature below: 0/0 must not come up.
+        scaled = (logits - logits.amax(dim=-1, keepdim=True)) / max(self.temperature, 1e-30)
         if 0 < self.top_k < scaled.shape[-1]:
-            # By rank, not by value: among equals exactly k are kept.
-            kept = torch.zeros_like(scaled, dtype=torch.bool).scatter_(1, scaled.topk(self.top_k).indices, True)
+            # By rank, not by value: among equals the first ones are kept, as temperature 0 takes the first.
+            likeliest = scaled.argsort(dim=-1, descending=True, stable=True)[:, : self.top_k]
+            kept = torch.zeros_like(scaled, dtype=torch.bool).scatter_(1, likeliest, True)
             scaled = scaled.masked_fill(~kept, float("-inf"))
         p = torch.softmax(scaled, dim=-1)
         if self.min_p > 0:

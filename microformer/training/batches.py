@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 from torch import Tensor
 
 from microformer.errors import TrainingError
@@ -52,7 +52,7 @@ class Shuffled:
         TrainingError: fewer than two tokens, so nothing can be predicted.
     """
 
-    def __init__(self, tokens: Int[Tensor, "tokens"], context: int, seed: int):
+    def __init__(self, tokens: Integer[Tensor, "tokens"], context: int, seed: int):
         if len(tokens) < 2:
             raise TrainingError(
                 f"{len(tokens)} tokens of training text are too few to predict one.", "use a longer text."
