@@ -23,7 +23,7 @@ TOKENIZER = "char"  # char, byte, bpe
 VAL_FRACTION = 0.1  # share of the text, at its end, kept for validation; 0 for none
 
 # The training: what ends it, whichever comes first (0: no such limit)
-EPOCHS = 12.0  # times through the training text; may be a fraction
+EPOCHS = 10.0  # times through the training text; may be a fraction
 MAX_STEPS = 0  # optimizer steps
 MAX_MINUTES = 0.0  # minutes on the clock; the schedule runs over them
 
@@ -32,12 +32,12 @@ BATCH_SIZE = 32  # sequences a step
 ACCUMULATE = 1  # parts a batch is computed in, to save memory
 OPTIMIZER = "muon"  # muon (matrices; AdamW for the rest), adamw
 LEARNING_RATE = "auto"  # highest rate; auto: what suits the optimizer and the width
-WEIGHT_DECAY = 0.0  # share of the rate by which matrices shrink a step
+WEIGHT_DECAY = 0.2  # share of the rate by which matrices and embeddings shrink a step
 MOMENTUM = 0.95  # Muon's
 BETA_1 = 0.9  # AdamW's memory of gradients
 BETA_2 = 0.95  # AdamW's memory of squared gradients
 GRAD_CLIP = 1.0  # largest norm of the whole gradient; 0 for no limit
-SCHEDULE = "linear"  # linear, cosine, wsd (warm-up, stable, decay), constant
+SCHEDULE = "cosine"  # cosine, linear, wsd (warm-up, stable, decay), constant
 WARMUP = 0.02  # share of the run in which the rate rises from 0
 DECAY = 0.4  # share of the run, at its end, in which wsd falls
 AVERAGING = 0.0  # weight averaging: how much of the average a step keeps, such as 0.99; 0 for none

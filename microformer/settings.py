@@ -85,7 +85,7 @@ class TrainingSettings:
     """The training."""
 
     epochs: float = setting(
-        12.0, "budget: times through the training text; may be a fraction, 0 for no such limit", least=0, most=10**9
+        10.0, "budget: times through the training text; may be a fraction, 0 for no such limit", least=0, most=10**9
     )
     max_steps: int = setting(0, "budget: optimizer steps; 0 for no such limit", least=0)
     max_minutes: float = setting(
@@ -99,13 +99,15 @@ class TrainingSettings:
     learning_rate: float | Auto = setting(
         "auto", "highest rate; auto: what suits the optimizer and the width", least=0, most=100
     )
-    weight_decay: float = setting(0.0, "share of the rate by which matrices shrink a step", least=0, most=100)
+    weight_decay: float = setting(
+        0.2, "share of the rate by which matrices and embeddings shrink a step", least=0, most=100
+    )
     momentum: float = setting(0.95, "Muon's momentum", least=0, most=0.9999, read_when=("optimizer", ("muon",)))
     beta_1: float = setting(0.9, "AdamW's memory of gradients", least=0, most=0.9999)
     beta_2: float = setting(0.95, "AdamW's memory of squared gradients", least=0, most=0.99999)
     grad_clip: float = setting(1.0, "largest norm of the whole gradient; 0 for no limit", least=0)
     schedule: str = setting(
-        "linear", "how the rate falls: cosine, linear, wsd (warm-up, stable, decay), constant",
+        "cosine", "how the rate falls: cosine, linear, wsd (warm-up, stable, decay), constant",
         choices=("cosine", "linear", "wsd", "constant"),
     )  # fmt: skip
     warmup: float = setting(0.02, "share of the run in which the rate rises from 0", least=0, most=1)

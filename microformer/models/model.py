@@ -138,7 +138,8 @@ class Microformer(nn.Module):
         """
         x, _, aux_loss = self.hidden(ids)
         losses = token_losses(self.unembed(x), targets)
-        return (losses.mean() if mask is None else losses[mask].mean()) + aux_loss
+        mean = losses.mean() if mask is None else (losses * mask).sum() / mask.sum()
+        return mean + aux_loss
 
     def empty_state(self) -> State:
         """The memory of a model that has seen nothing."""
@@ -146,11 +147,12 @@ class Microformer(nn.Module):
 
     @torch.no_grad()
     def start(self, seed: int) -> None:
-        """Draws all starting weights from one seed."""
+        """Draws all starting weights from one seed: those of every part that has a `start` of its own."""
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
-            if isinstance(module, (Linear, Embedding)) and not (self.spec.tie_embeddings and module is self.unembed):
-                module.start(generator)
+            tied = self.spec.tie_embeddings and module is self.unembed
+            if module is not self and hasattr(module, "start") and not tied:
+                module.start(generator)  # type: ignore[operator]
 
     def roles(self) -> dict[str, str]:
         """What each parameter is (matrix, embedding, unembedding, gain or bias), by its name."""

@@ -73,7 +73,7 @@ class _RMSNormOnCPU(torch.autograd.Function):
         product = dy * normed
         share = (product @ gain).unsqueeze(-1) / gain.shape[0]
         dx = torch.addcmul(dy * gain, normed, share, value=-1).mul_(r)
-        return dx, product.view(-1, gain.shape[0]).sum(0), None
+        return dx, product.reshape(-1, gain.shape[0]).sum(0), None
 
 
 def build(norm: spec.Norm, width: int, *, bias: bool) -> nn.Module:

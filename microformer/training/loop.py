@@ -3,6 +3,7 @@
 for each step:  loss of a batch → gradients → clip → optimizer;  now and then: log, validate, save
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from microformer.errors import TrainingError
-from microformer.models.model import Microformer, token_losses
+from microformer.models.model import Microformer
 from microformer.training.averaging import Average
-from microformer.training.batches import Batch, Shuffled
+from microformer.training.batches import Shuffled
 from microformer.training.budgets import Budget
 from microformer.training.observers import Observer, Row
 from microformer.training.optimizers import Optimizer
@@ -114,18 +115,22 @@ class Loop:
         self._speed_from = (time.perf_counter(), self.position.tokens)
         self.model.train()
         progress = self._progress()
-        while progress < 1:
+        reason = self._wish()  # a run that was killed after its last checkpoint, and before its end, has one already
+        while progress < 1 and not reason:
             self._step(progress)
             before, progress = progress, self._progress()
             for observer in self.observers:
                 observer.on_step(self.position.step, progress, self.position.seconds)
             finished = progress >= 1
-            reason = self._report(self._due(before, progress, finished))
-            if finished or reason or self.asked_to_stop():
+            due = self._due(before, progress, finished)
+            reason = self._report(due)
+            ending = finished or reason is not None or self.asked_to_stop()
+            if ending or "save" in due:
                 # Nothing is measured because of an interruption, so that a resumed run is one never interrupted.
                 self._save("last")
+            if ending:
                 return reason or ("finished" if finished else "interrupted")
-        return "finished"
+        return reason or "finished"
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that must be kept to go on to the same result: tensors, and plain JSON values. The weights are apart."""
@@ -153,7 +158,8 @@ class Loop:
         self.taken = tensors["schedule"].tolist()
         self.position = Position(**plain["position"])
         for observer in self.observers:
-            observer.load_state_dict(plain["observers"].get(type(observer).__name__, {}))
+            if (remembered := plain["observers"].get(type(observer).__name__)) is not None:
+                observer.load_state_dict(remembered)
 
     def _progress(self) -> float:
         # The last validation is part of the budget's time: the next one is taken to last as long.
@@ -172,7 +178,9 @@ class Loop:
         tokens = sum(batch.tokens for batch in parts)
         loss = torch.zeros((), device=self.device)
         for batch in parts:
-            share = self._loss(batch.to(self.device), tokens)
+            # A part counts by its tokens, so that the parts add up to one large batch.
+            batch = batch.to(self.device)
+            share = self.model.loss(batch.ids, batch.targets, batch.mask) * (batch.tokens / tokens)
             share.backward()
             loss += share.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.grad_clip or float("inf"), foreach=True)
@@ -182,14 +190,6 @@ class Loop:
         position.step += 1
         position.samples += plan.batch_size
         position.tokens += tokens
-
-    def _loss(self, batch: Batch, tokens: int) -> Tensor:
-        """A part's share of the mean loss over all `tokens` of the step, so that parts add up to one large batch."""
-        x, _, aux_loss = self.model.hidden(batch.ids)
-        losses = token_losses(self.model.unembed(x), batch.targets)
-        if batch.mask is not None:
-            losses = losses * batch.mask
-        return losses.sum() / tokens + aux_loss * (batch.tokens / tokens)
 
     def _due(self, before: float, progress: float, finished: bool) -> set[str]:
         """What is to happen after this step: log, validate, save, snapshot."""
@@ -207,7 +207,7 @@ class Loop:
         return {what for what, wished in wishes.items() if wished}
 
     def _report(self, due: set[str]) -> str | None:
-        """Measures, tells and saves what is due; gives the reason to stop, if an observer has one."""
+        """Measures and tells what is due, keeps what is best; gives the reason to stop, if an observer has one."""
         if not due:
             return None
         last_loss, last_norm = self._checked()
@@ -230,31 +230,30 @@ class Loop:
             row = {"step": position.step, "tokens": position.tokens, "seconds": round(position.seconds, 3), **row}
             for observer in self.observers:
                 observer.on_row(row)
-            reason = next((wish for wish in (one.wants_to_stop() for one in self.observers) if wish), None)
+            reason = self._wish()
         if best:
             with self.average.in_place():
                 self._save("best")
         if "snapshot" in due:
             with self.average.in_place():
                 self._save("snapshot")
-        if "save" in due:
-            self._save("last")
         self._speed_from = (time.perf_counter(), position.tokens)
         return reason
+
+    def _wish(self) -> str | None:
+        """The first observer's reason to stop, if one has any."""
+        return next((wish for wish in (one.wants_to_stop() for one in self.observers) if wish), None)
 
     def _checked(self) -> tuple[float, float]:
         """The last step's loss and gradient norm, once every one since the last look was found finite."""
         values = torch.stack(self._unchecked)
-        self._unchecked = []
+        self._unchecked.clear()
         finite = torch.isfinite(values).all(dim=1)
         if not bool(finite.all()):
             first = int((~finite).nonzero()[0])
             step = self.position.step - len(values) + 1 + first
             what = "loss" if not torch.isfinite(values[first, 0]) else "gradient"
-            raise TrainingError(
-                f"the {what} of step {step} is not a finite number; training stops before it reaches a checkpoint.",
-                "lower --learning-rate, or keep --grad-clip above 0; the last good checkpoint is kept.",
-            )
+            raise _not_finite(what, step)
         loss, norm = values[-1].tolist()
         return loss, norm
 
@@ -266,9 +265,21 @@ class Loop:
             loss = self.evaluate()
         self.model.train()
         self._last_validation = time.perf_counter() - started
+        if not math.isfinite(loss):
+            raise _not_finite("validation loss", self.position.step)
         return loss
 
     def _save(self, which: Literal["last", "best", "snapshot"]) -> None:
+        if self._unchecked:
+            self._checked()
         self.save(which)
         if which == "last":
             self._saved_at = self.position.seconds
+        self._speed_from = (time.perf_counter(), self.position.tokens)
+
+
+def _not_finite(what: str, step: int) -> TrainingError:
+    return TrainingError(
+        f"the {what} of step {step} is not a finite number; training stops before it reaches a checkpoint.",
+        "lower --learning-rate, or keep --grad-clip above 0; the last good checkpoint is kept.",
+    )

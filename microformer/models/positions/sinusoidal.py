@@ -13,7 +13,7 @@ from microformer.models.positions.base import PositionKind
 
 
 class Sinusoidal(PositionKind):
-    """A fixed table of max_seq_len vectors, scaled to the size embeddings start at."""
+    """A fixed table of max_seq_len vectors, of the size that untied embeddings start at."""
 
     table: Tensor
 
