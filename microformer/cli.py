@@ -93,7 +93,7 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message.removeprefix('argument ')}.", f"`{self.prog} --help` says what is taken.")
 
 
-def _number(flag: str, kind: type[int] | type[float]) -> Callable[[str], float]:
+def _number(flag: str, kind: type[int] | type[float]) -> Callable[[str], float | int]:
     """What turns a flag's word into a number."""
 
     def convert(word: str) -> float:

@@ -109,7 +109,7 @@ class Run:
                     raise  # else a training that goes on has just replaced it by a newer one
 
     @property
-    def metrics(self) -> list[dict[str, float]]:
+    def metrics(self) -> list[dict[str, float | int]]:
         """The rows of metrics.jsonl; a line that a kill cut short is left out."""
         path = self.folder / "metrics.jsonl"
         if not path.is_file():
@@ -157,7 +157,7 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the folder for one writer.
+        """Holds the folder for one writer, and sweeps away what a killed one left half-made.
 
         Raises:
             RunError: another training holds it.
@@ -165,14 +165,16 @@ class Run:
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.folder / ".lock", timeout=0)
-        try:
-            with files.explained(self.folder):
+        with files.explained(self.folder):
+            try:
                 lock.acquire()
-        except Timeout:
-            raise RunError(
-                f"another training is writing into the run {self.name!r}.", "wait for its end, or choose another --run."
-            ) from None
+            except Timeout:  # an OSError too, but not one to be told as such
+                raise RunError(
+                    f"another training is writing into the run {self.name!r}.",
+                    "wait for its end, or choose another --run.",
+                ) from None
         try:
+            files.sweep(self.folder)
             yield
         finally:
             lock.release()
@@ -182,14 +184,14 @@ class Run:
         files.write_json(self.folder / "run.json", {"format": FORMAT, **info})
         self.__dict__.pop("info", None)
 
-    def append_metrics(self, row: Mapping[str, float]) -> None:
+    def append_metrics(self, row: Mapping[str, float | int]) -> None:
         """Adds a line to metrics.jsonl."""
         path = self.folder / "metrics.jsonl"
         with files.explained(path), open(path, "a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(row) + "\n")
 
     def cut_back(self, step: int) -> None:
-        """Forgets what came after a step, as it will be made again, and what a killed writer left."""
+        """Forgets what came after a step: it will be made again."""
         path = self.folder / "metrics.jsonl"
         if path.is_file():
             kept = [json.dumps(row) + "\n" for row in self.metrics if row["step"] <= step]

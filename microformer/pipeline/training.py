@@ -77,8 +77,6 @@ def train(
         tokens=chosen.training.batch_size * spec.max_seq_len,
     )
     chosen = chosen.changed({name: getattr(compute, name) for name in ("device", "precision", "threads")})
-    with torch.device("meta"):  # counted without being made
-        parameters = Microformer(spec).num_parameters()
     new = runs.create(run, data.corpus)
     with new.lock():
         tokenization.save(data.tokenizer, new.folder / "tokenizer.json")
@@ -89,7 +87,7 @@ def train(
                 "created": _now(),
                 "settings": chosen.flat(),
                 "model": spec.to_json(),
-                "parameters": parameters,
+                "parameters": Microformer(spec).num_parameters(),
                 "data": {"fingerprint": data.fingerprint, "corpus": data.corpus, "split": data.manifest["train"]},
                 "compute": compute.reason,
                 "versions": _versions(),
@@ -265,7 +263,7 @@ def _recipe(training: settings.TrainingSettings, compute: devices.Compute) -> Re
     )
 
 
-def _budgets(chosen: Settings) -> dict[str, float]:
+def _budgets(chosen: Settings) -> dict[str, float | int]:
     return {name: getattr(chosen.training, name) for name in BUDGETS}
 
 

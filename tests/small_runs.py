@@ -1,0 +1,53 @@
+"""Trainings that take a moment: a text, the settings of a tiny model, and how to give a command."""
+
+import json
+import random
+from pathlib import Path
+
+from microformer import cli
+
+# A model so small that a step takes a millisecond, on a machine that leaves nothing to be chosen.
+TINY = {
+    "embed_dim": 16, "num_heads": 2, "num_layers": 1, "ff_dim": 32, "max_seq_len": 16, "batch_size": 4,
+    "device": "cpu", "precision": "float32", "threads": 1,
+}  # fmt: skip
+
+
+def book(lines: int = 150, seed: int = 1) -> str:
+    """A text with something to learn: lines of common words, 40 characters each or so."""
+    words = "the cat sat on a mat and saw one dog run over green hill while rain fell softly upon old roofs".split()
+    draw = random.Random(seed)
+    return "".join(" ".join(draw.choice(words) for _ in range(9)).capitalize() + ".\n" for _ in range(lines))
+
+
+def flags(**given) -> list[str]:
+    """Settings as the command line spells them."""
+    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def command(*words: str) -> int:
+    """Runs a command in this process, and gives its exit code."""
+    return cli.main([str(word) for word in words])
+
+
+def train(*words: str, **given) -> int:
+    """`microformer train` of a tiny model on book.txt in the folder where we are; settings by name win over TINY."""
+    settings = {"corpus": "book.txt", "max_steps": 12, **TINY, **given}
+    return command("train", *words, *flags(**settings))
+
+
+def resume(*words: str, **given) -> int:
+    """`microformer train --resume`."""
+    return command("train", "--resume", *words, *flags(**given))
+
+
+def info(run: str) -> dict:
+    """A run's run.json."""
+    return json.loads(Path("runs", run, "run.json").read_text(encoding="utf-8"))
+
+
+def rows(run: str) -> list[dict]:
+    """A run's metrics, times aside."""
+    lines = Path("runs", run, "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    times = ("seconds", "tokens_per_second")
+    return [{name: value for name, value in json.loads(line).items() if name not in times} for line in lines]
