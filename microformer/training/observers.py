@@ -2,7 +2,7 @@
 
 from typing import Any
 
-Row = dict[str, float]
+Row = dict[str, int | float]
 
 
 class Observer:

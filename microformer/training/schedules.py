@@ -25,17 +25,16 @@ class Schedule:
     def rate(self, progress: float) -> float:
         """The rate at a moment of the run, as a share of the highest. progress: 0 at the start, 1 at the end."""
         progress = min(max(progress, 0.0), 1.0)
-        if progress < self.warmup:
-            return progress / self.warmup
-        left = (1 - progress) / (1 - self.warmup) if self.warmup < 1 else 1.0
+        rising = progress / self.warmup if progress < self.warmup else 1.0
+        left = min(1.0, (1 - progress) / (1 - self.warmup)) if self.warmup < 1 else 1.0
         match self.kind:
             case "linear":
-                return left
+                return min(rising, left)
             case "cosine":
-                return 0.5 * (1 - math.cos(math.pi * left))
+                return min(rising, 0.5 * (1 - math.cos(math.pi * left)))
             case "wsd":
-                return min(1.0, (1 - progress) / self.decay) if self.decay else 1.0
+                return min(rising, (1 - progress) / self.decay) if self.decay else rising
             case "constant":
-                return 1.0
+                return rising
             case _:
                 raise ValueError(f"no schedule is called {self.kind!r}")
