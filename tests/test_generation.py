@@ -118,6 +118,7 @@ def test_an_empty_prompt_is_refused(prompts):
 # ------------------------------------------------------------------------------------------------- the window
 
 
+@settings(deadline=None)
 @given(st.integers(1, 50), st.integers(1, 400))
 def test_the_window_is_that_of_one_who_forgets_the_older_half_whenever_full(context, seen):
     window = list(range(min(seen, 1)))
@@ -129,6 +130,7 @@ def test_the_window_is_that_of_one_who_forgets_the_older_half_whenever_full(cont
     assert window_start(seen, context) == window[0]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1000), st.integers(1, 5000))
 def test_the_window_never_outgrows_the_context_and_keeps_at_least_its_half(context, seen):
     kept = seen - window_start(seen, context)

@@ -12,6 +12,7 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import get_type_hints
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -434,6 +435,7 @@ def sensible(values):
 every_setting = st.fixed_dictionaries({name: values_of(name, field) for _, name, field in each_setting()})
 
 
+@hypothesis.settings(deadline=None)
 @given(every_setting.map(sensible))
 def test_settings_come_back_whole_from_their_flat_form_and_through_json(values):
     settings = Settings().changed(values)
@@ -444,6 +446,7 @@ def test_settings_come_back_whole_from_their_flat_form_and_through_json(values):
     assert settings.explicit == set(values)
 
 
+@hypothesis.settings(deadline=None)
 @given(
     st.sampled_from([name for _, name, _ in each_setting()]),
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers())),

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microformer.errors import SettingsError
@@ -66,6 +66,7 @@ def spec_with(**changes) -> ModelSpec:
     return ModelSpec(**{**values, **changes})
 
 
+@settings(deadline=None)
 @given(parts_of_a_model())
 def test_a_spec_comes_back_whole_from_json(parts):
     spec = ModelSpec(**parts)
@@ -73,6 +74,7 @@ def test_a_spec_comes_back_whole_from_json(parts):
     assert ModelSpec.from_json(json.loads(json.dumps(spec.to_json(), allow_nan=False))) == spec
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(sorted(FEEDFORWARD)), st.integers(1, 4)), min_size=1, max_size=4),
     st.integers(1, 20),
@@ -146,6 +148,7 @@ def test_a_pattern_where_one_component_fills_the_slot_is_refused():
     assert "names 2 components" in said_of(lambda: one("rope learned", POSITIONS, "POSITIONS"))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_whatever_is_written_is_a_component_or_an_error_a_user_can_mend(text):
     with suppress(SettingsError):

@@ -63,6 +63,7 @@ def test_the_samples_are_the_same_however_they_are_taken(length, context, seed, 
     assert [*targets_of(parts[0]), *targets_of(parts[1])] == targets_of(whole)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2000), seeds, st.integers(0, 100))
 def test_a_permutation_takes_every_index_to_one_of_its_own(size, seed, epoch):
     where = permuted(np.arange(size), size, (seed, epoch))

@@ -180,6 +180,25 @@ def test_gradients_are_clipped_by_their_whole_norm(monkeypatch):
     assert min(norms[3:]) > 0.1
 
 
+def test_dropout_acts_in_every_step_and_in_no_validation():
+    trial = Trial(steps=6, dropout=0.2, eval_every=2)
+    now, modes, validated = ["step"], [], trial.validated
+    trial.model.blocks[0].register_forward_pre_hook(lambda block, _: modes.append((now[-1], block.training)))
+
+    def watched():
+        now.append("validation")
+        loss = validated()
+        now.append("step")
+        return loss
+
+    trial.loop.evaluate = watched
+    trial.model.eval()
+    trial.run()
+
+    assert set(modes) == {("step", True), ("validation", False)}
+    assert modes.count(("step", True)) == 6
+
+
 def test_the_rate_follows_the_schedule_and_is_logged():
     trial = Trial(steps=20, log_every=1, warmup=0.25, rate=0.02)
     trial.run()
