@@ -1,4 +1,4 @@
-"""What the default was chosen from: models of the default size whose shape the ecosystem can load, for the same time."""
+"""What the default was chosen from: models of its size whose shape the ecosystem can load, for the same time."""
 
 import argparse
 import json
@@ -8,17 +8,14 @@ from pathlib import Path
 
 from measure import machine, train
 
+_GPT_2 = "--no-qk-norm --positions learned --norm layernorm --feedforward gelu --bias".split()
 # One setting each way from the default, which is Qwen3-like.
 ARCHITECTURES = {
     "Qwen3-like (the default)": [],
     "Llama-like": ["--no-qk-norm"],
-    "GPT-2-like": [
-        "--no-qk-norm", "--positions", "learned", "--norm", "layernorm", "--feedforward", "gelu", "--bias", "--tie-embeddings",
-    ],
-    "GPT-2-like, untied": [
-        "--no-qk-norm", "--positions", "learned", "--norm", "layernorm", "--feedforward", "gelu", "--bias",
-    ],
-}  # fmt: skip
+    "GPT-2-like": [*_GPT_2, "--tie-embeddings"],
+    "GPT-2-like, untied": _GPT_2,
+}
 
 
 def main() -> None:

@@ -5,6 +5,11 @@ import os
 # One thread is faster for models this small, and the same numbers come out on every machine's CPU count.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 install_import_hook("microformer", "beartype.beartype")
+
+# A busy machine is no fault of the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
