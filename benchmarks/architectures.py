@@ -8,7 +8,7 @@ from pathlib import Path
 
 from measure import machine, train
 
-_GPT_2 = "--no-qk-norm --positions learned --norm layernorm --feedforward gelu --bias".split()
+_GPT_2 = ["--no-qk-norm", "--positions", "learned", "--norm", "layernorm", "--feedforward", "gelu", "--bias"]
 # One setting each way from the default, which is Qwen3-like.
 ARCHITECTURES = {
     "Qwen3-like (the default)": [],

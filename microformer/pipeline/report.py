@@ -1,16 +1,17 @@
 """What is said before and after a training: sizes, figures beside baselines, a picture, words of warning."""
 
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from microformer import corpora, devices, pictures
+from microformer import corpora, pictures
 from microformer.errors import notice
 from microformer.runs import Run
 from microformer.training.budgets import Budget
 from microformer.training.loop import Position
 
-# Below this share of a step's batch, a whole run at the default budget is over before it has begun to learn.
+# With fewer steps than this, a run of some epochs is over before it has begun to learn.
 _FEW_STEPS = 200
 
 
@@ -26,7 +27,7 @@ def first_words(run: Run) -> str:
     return "\n" if newline else run.tokenizer.decode([0])
 
 
-def say_sizes(run: Run, data: corpora.Prepared, compute: devices.Compute, budget: Budget) -> None:
+def say_sizes(run: Run, data: corpora.Prepared, budget: Budget) -> None:
     """Says, before the first step, what is trained on what and how large it all is."""
     spec, training = run.spec, run.settings.training
     tokens = training.batch_size * spec.max_seq_len
@@ -46,13 +47,13 @@ def say_sizes(run: Run, data: corpora.Prepared, compute: devices.Compute, budget
     print(f"memory      about {max(1, memory_needed(run) / 1e6):,.0f} MB for weights, gradients, moments, activations")
     print(f"step        {training.batch_size} × {spec.max_seq_len} = {tokens:,} tokens")
     print(f"budget      {length}")
-    print(f"machine     {compute.reason}", flush=True)
+    print(f"machine     {run.info['compute']}", flush=True)
     if budget.steps and budget.steps < _FEW_STEPS and training.epochs and not training.max_steps:
         epochs = math.ceil(training.epochs * 1000 / budget.steps)
         notice(f"the text is short: {training.epochs:g} epochs are only {budget.steps} steps; try --epochs {epochs}.")
 
 
-def memory_needed(run: Run) -> float:
+def memory_needed(run: Run) -> int:
     """A rough count of the bytes that training takes, from the sizes alone."""
     spec, training = run.spec, run.settings.training
     rows = training.batch_size // training.accumulate
@@ -112,8 +113,8 @@ def say_end(run: Run, sample: str) -> None:
         rows = {"uniform": found["uniform"], "unigram": unigram, f"this model, step {found['best_step']:,}": val}
         for name, loss in rows.items():
             print(f"{name:24}{loss:>12.4f}{loss * ratio:>12.3f}")
-    for line in judged(run):
-        print(f"\n{line}")
+    for said in judged(run):
+        print("\n" + textwrap.fill(said, 80))
     if sample:
         print(f"\na sample, temperature 0.8:\n{sample}\n")
     print(f"in        {run.folder} (loss.svg, samples.txt, metrics.jsonl)")

@@ -15,7 +15,7 @@ def generate(
     run: Run,
     prompt: str,
     *,
-    max_new_tokens: int = 300,
+    max_new_tokens: int = 500,
     temperature: float = 0.8,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -126,8 +126,12 @@ def evaluate(
     model = run.model
     # In the precision that the run was validated in while it trained, so that the figures agree.
     machine = run.settings.machine
+    before = model.compute_dtype
     model.compute_dtype = devices.choose("cpu", machine.precision, devices.usable_cores()).torch_dtype
-    loss = evaluation.evaluate(model, ids, prime, context=context)
+    try:
+        loss = evaluation.evaluate(model, ids, prime, context=context)
+    finally:
+        model.compute_dtype = before
     return {
         "nats_per_token": loss.nats_per_token,
         "bits_per_char": loss.bits_per(characters),

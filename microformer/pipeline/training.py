@@ -88,7 +88,12 @@ def train(
                 "settings": chosen.flat(),
                 "model": spec.to_json(),
                 "parameters": Microformer(spec).num_parameters(),
-                "data": {"fingerprint": data.fingerprint, "corpus": data.corpus, "split": data.manifest["train"]},
+                "data": {
+                    "fingerprint": data.fingerprint,
+                    "corpus": data.corpus,
+                    "train": data.manifest["train"],
+                    "val": data.manifest["val"],
+                },
                 "compute": compute.reason,
                 "versions": _versions(),
                 "replays_schedule": bool(replayed),
@@ -114,6 +119,8 @@ def _resume(run: Run, given: Mapping[str, Any], show: bool) -> Run:
     data = data_of(run)
     leg, ended = run.info["legs"][-1], run.info["ended"]
     more = _budgets(after) != _budgets(before)
+    # A run that stopped early has budget left: more patience is enough to go on.
+    more = more or (ended is not None and after.training.patience != before.training.patience)
     if ended and ended["how"] != "interrupted":
         if more:
             leg = {"from_step": ended["step"], "from_seconds": ended["seconds"]}
@@ -164,7 +171,7 @@ def _train(run: Run, data: corpora.Prepared, show: bool) -> Run:
         progress = Progress(None if budget.on_the_clock else budget.steps, report.bits_per_nat(data))
         observers.append(progress)
     # Dropout draws from torch's own generator; everything else that is random has one of its own.
-    with _interruption() as asked_to_stop, torch.random.fork_rng():
+    with _interruption() as asked_to_stop, torch.random.fork_rng(_generators(compute.device)):
         torch.manual_seed(training.seed)
         loop = Loop(
             model=model,
@@ -182,7 +189,7 @@ def _train(run: Run, data: corpora.Prepared, show: bool) -> Run:
         )
         _restore(run, loop, stopping)
         if show:
-            report.say_sizes(run, data, compute, budget)
+            report.say_sizes(run, data, budget)
         with progress or nullcontext():
             how = loop.run()
     return _finish(run, loop, data, how, show)
@@ -198,7 +205,8 @@ def _restore(run: Run, loop: Loop, stopping: EarlyStopping) -> None:
     loop.load_state(runs.load_tensors(folder / "training.safetensors"), files.read_json(folder / "training.json"))
     run.cut_back(loop.position.step)
     if run.info["legs"][-1]["from_step"] == loop.position.step > 0:
-        stopping.without = 0  # a new leg may wait for a better validation as long as the first did
+        # The rate rises again, and the loss with it: a leg is judged by its own validations.
+        stopping.load_state_dict(EarlyStopping(0).state_dict())
 
 
 def _save(run: Run, loop: Loop, which: Literal["last", "best", "snapshot"]) -> None:
@@ -224,7 +232,7 @@ def _finish(run: Run, loop: Loop, data: corpora.Prepared, how: str, show: bool) 
     report.draw(run, baselines)
     sample = ""
     if how != "interrupted":
-        sample = generate(run, report.first_words(run))
+        sample = generate(run, report.first_words(run), max_new_tokens=300)
         files.write_text(run.folder / "samples.txt", f"step {position.step:,}, temperature 0.8\n\n{sample}\n")
     ended = {"how": how, "at": _now(), "step": position.step, "seconds": round(position.seconds, 3)}
     run.write_info({**run.info, "ended": ended, "figures": figures})
@@ -261,6 +269,11 @@ def _recipe(training: settings.TrainingSettings, compute: devices.Compute) -> Re
         betas=(training.beta_1, training.beta_2),
         dtype=compute.torch_dtype,
     )
+
+
+def _generators(device: str) -> list[int]:
+    """The GPUs whose generator a training on `device` draws from; the CPU's is always among those forked."""
+    return [torch.cuda.current_device()] if device == "cuda" else []
 
 
 def _budgets(chosen: Settings) -> dict[str, float | int]:
