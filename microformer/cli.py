@@ -52,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _speak_utf8() -> None:
     """Files and pipes are UTF-8 on every system; what a terminal can't show is shown as a question mark."""
-    for stream, refused in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace"), (sys.stderr, "replace")):
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors=refused)
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
 
 
 def _run(argv: list[str]) -> int:
@@ -96,7 +96,7 @@ class _Parser(argparse.ArgumentParser):
 def _number(flag: str, kind: type[int] | type[float]) -> Callable[[str], float | int]:
     """What turns a flag's word into a number."""
 
-    def convert(word: str) -> float:
+    def convert(word: str) -> float | int:
         try:
             return kind(word)
         except ValueError:
@@ -300,8 +300,10 @@ def _write(run: Any, args: argparse.Namespace, prompts: list[str], temperature: 
 def _asked(question: str) -> str:
     """A line from standard input; "" at its end. The question goes to standard error, so that output is text alone."""
     print(question, end="", file=sys.stderr, flush=True)
-    line = sys.stdin.readline()
-    if not sys.stdin.isatty():
+    if sys.stdin.isatty():
+        line = sys.stdin.readline()
+    else:  # UTF-8 as in every file; a byte that is none becomes a character that no vocabulary has
+        line = sys.stdin.buffer.readline().decode("utf-8", "surrogateescape")
         print(file=sys.stderr)
     return line.rstrip("\r\n")
 

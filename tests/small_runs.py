@@ -2,9 +2,11 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 from microformer import cli
+from microformer.pipeline import training as pipeline
 
 # A model so small that a step takes a millisecond, on a machine that leaves nothing to be chosen.
 TINY = {
@@ -15,7 +17,9 @@ TINY = {
 
 def book(lines: int = 150, seed: int = 1) -> str:
     """A text with something to learn: lines of common words, 40 characters each or so."""
-    words = "the cat sat on a mat and saw one dog run over green hill while rain fell softly upon old roofs".split()
+    words = re.findall(
+        r"\w+", "the cat sat on a mat and saw one dog run over green hills while rain fell upon old roofs"
+    )
     draw = random.Random(seed)
     return "".join(" ".join(draw.choice(words) for _ in range(9)).capitalize() + ".\n" for _ in range(lines))
 
@@ -23,6 +27,12 @@ def book(lines: int = 150, seed: int = 1) -> str:
 def flags(**given) -> list[str]:
     """Settings as the command line spells them."""
     return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def without_picture_and_sample(patch) -> None:
+    """Trainings end without drawing and writing, which takes longer than all the rest of them."""
+    patch.setattr(pipeline.report, "draw", lambda *_, **__: None)
+    patch.setattr(pipeline, "generate", lambda *_, **__: "")
 
 
 def command(*words: str) -> int:

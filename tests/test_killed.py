@@ -176,8 +176,9 @@ def test_killed_at_any_instant_and_resumed_it_ends_with_the_same_weights_losses_
     monkeypatch.chdir(whole)
     wanted = state(whole)
     assert {
-        "step", "replace train.pt", "replace manifest.json", "half of model.safetensors", "half of training.safetensors",
-        "replace last-", "replace best-", "replace index.json", "half a line of metrics", "replace run.json",
+        "replace train.pt", "replace manifest.json", "replace run.json", "step", "half a line of metrics",
+        "half of model.safetensors", "half of training.safetensors", "replace last-", "replace best-",
+        "replace index.json",
     } <= set(events)  # fmt: skip
 
     moments = some_of_each(events)

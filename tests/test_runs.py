@@ -115,9 +115,9 @@ def test_where_there_is_no_run_the_command_that_makes_one_is_said(here):
 
 
 def test_a_second_training_in_the_same_folder_is_refused_until_the_first_has_ended(run):
-    with run.lock():
-        with pytest.raises(RunError, match="another training is writing into the run 'r'"), runs.find("r").lock():
-            pass
+    refused = pytest.raises(RunError, match="another training is writing into the run 'r'")
+    with run.lock(), refused, runs.find("r").lock():
+        pass
 
     with runs.find("r").lock():
         pass

@@ -129,15 +129,16 @@ def judged(run: Run) -> list[str]:
     validated = [row["val_loss"] for row in run.metrics if "val_loss" in row]
     if not validated:
         return []
+    rose = validated[-1] > 1.02 * found["val_loss"]
+    if rose and found["train_loss"] > found["unigram"]:
+        return ["It diverged: the loss rose above where it had been. Lower --learning-rate."]
     said = []
     if found["val_loss"] >= found["unigram"]:
         said.append(
             "It has learned nothing yet: counting how often each token comes does as well. "
             "Train longer, or with another --learning-rate."
         )
-    if validated[-1] > found["unigram"] and found["val_loss"] < found["unigram"]:
-        said.append("It diverged: the loss rose above where it had been. Lower --learning-rate.")
-    elif validated[-1] > 1.02 * found["val_loss"]:
+    if rose:
         said.append(
             f"It overfits: validation was best at step {found['best_step']:,} and rose from there. "
             "Those weights are kept; more text, --dropout 0.2 or a smaller model would help."
