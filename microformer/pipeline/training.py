@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from microformer import corpora, devices, evaluation, files, runs, settings, tokenization
-from microformer.errors import DataError, SettingsError, TrainingError, notice
+from microformer.errors import SettingsError, TrainingError, notice
 from microformer.models.model import Microformer
 from microformer.models.spec import ModelSpec
 from microformer.pipeline import report
@@ -304,13 +304,7 @@ def _budget(
 
 
 def _context(chosen: Settings, data: corpora.Prepared) -> int:
-    """MAX_SEQ_LEN, or what a shorter text allows.
-
-    Raises:
-        DataError: there is nothing to predict.
-    """
-    if len(data.train) < 2:
-        raise DataError(f"{data.corpus} is one token, so there is nothing to predict.", "use a longer text.")
+    """MAX_SEQ_LEN, or what a shorter text allows."""
     return min(chosen.model.max_seq_len, len(data.train) - 1)
 
 

@@ -98,7 +98,7 @@ class _Bar:
         from rich.progress import Progress as Bar
 
         columns = (
-            TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[clock]}"),
+            TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[clock]}"),
             TextColumn("{task.fields[figures]}"),
         )  # fmt: skip
         self.console = Console(file=stream, highlight=False)
@@ -119,7 +119,7 @@ class _Bar:
         parts = [f"loss {latest['train_loss']:.3f}"] if "train_loss" in latest else []
         if "tokens_per_second" in latest:
             parts.append(f"{_thousands(latest['tokens_per_second'])} tokens/s")
-        clock, figures = f"{gone}, {left} left", "  ".join(parts)
+        clock, figures = f"{gone}, {left} left ", "  ".join(parts)
         self.bar.update(self.task, completed=min(progress, 1.0), description=step, clock=clock, figures=figures)
 
 
