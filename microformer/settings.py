@@ -85,7 +85,7 @@ class TrainingSettings:
     """The training."""
 
     epochs: float = setting(
-        10.0, "budget: times through the training text; may be a fraction, 0 for no such limit", least=0, most=10**9
+        5.0, "budget: times through the training text; may be a fraction, 0 for no such limit", least=0, most=10**9
     )
     max_steps: int = setting(0, "budget: optimizer steps; 0 for no such limit", least=0)
     max_minutes: float = setting(
@@ -383,7 +383,7 @@ def _checked(name: str, which: Field, value: Any) -> Any:
     ):
         span = f"{least} or more" if most is None else f"from {least} to {most}"
         raise SettingsError(
-            f"{name.upper()} {value} can't be: it must be {span}.", f"it is the {which.metadata['about']}."
+            f"{name.upper()} {value} can't be: it must be {span}.", f"{name.upper()}: {which.metadata['about']}."
         )
     return value
 
@@ -394,7 +394,7 @@ def _wrong_type(name: str, which: Field, value: Any) -> SettingsError:
         _plain(kind)
     ]
     words += ' or "auto"' if _allows_auto(kind) else ""
-    return SettingsError(f"{name.upper()} {value!r} is not {words}.", f"it is the {which.metadata['about']}.")
+    return SettingsError(f"{name.upper()} {value!r} is not {words}.", f"{name.upper()}: {which.metadata['about']}.")
 
 
 def _find(name: str, spelling: Callable[[str], str]) -> tuple[str, Field]:

@@ -45,7 +45,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         gain = self.gain.to(x.dtype)
-        if x.device.type == "cpu" and x.requires_grad:
+        if x.device.type == "cpu":
             return _RMSNormOnCPU.apply(x, gain, self.eps)  # type: ignore[no-any-return]
         return F.rms_norm(x, gain.shape, gain, self.eps)
 

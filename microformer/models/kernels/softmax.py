@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from microformer.models.state import KVCache, Positions
 from microformer.models.taps import Scope
 
-# On a CPU the fused kernel's backward is slower than the formula until the scores of a block outgrow the cache.
+# On a CPU the formula in blocks is faster than the fused kernel, twice so in its backward, until the scores of a block
+# outgrow the cache.
 _EXPLICIT_UP_TO = 256
 # Queries a block of the explicit road: keys after the block's end are not even multiplied.
 _BLOCK = 64
@@ -35,7 +36,7 @@ def softmax_attention(
     added = _added(positions, bias, q.dtype)
     if tap.wants("hook_attn_scores") or tap.wants("hook_pattern"):
         return _explicit(q, k, v, added, tap), state
-    if q.requires_grad and q.device.type == "cpu" and positions.fresh and k.shape[2] <= _EXPLICIT_UP_TO:
+    if q.device.type == "cpu" and positions.fresh and k.shape[2] <= _EXPLICIT_UP_TO:
         blocks = []
         for end in range(_BLOCK, k.shape[2] + _BLOCK, _BLOCK):
             mask = None if added is None else added[..., end - _BLOCK : end, :end]
