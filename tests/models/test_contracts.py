@@ -178,7 +178,7 @@ def test_a_fused_road_with_another_scale_is_found(monkeypatch):
         torch.nn.functional, "scaled_dot_product_attention", lambda q, k, v, **how: fused(q * 1.01, k, v, **how)
     )
 
-    assert "roads" in broken_contracts()
+    assert "cache" in broken_contracts()  # a text in pieces takes it, however short
 
 
 def test_rows_that_see_each_other_are_found(monkeypatch):
