@@ -252,7 +252,7 @@ def _checked_threads(threads: int) -> int:
     if not isinstance(threads, int) or isinstance(threads, bool) or not 0 <= threads <= _MOST_THREADS:
         raise SettingsError(
             f"THREADS can't be {threads!r}.",
-            f"use 0, for the cores that are here, or a whole number up to {_MOST_THREADS}.",
+            f"use auto, for the cores that are here, or a whole number up to {_MOST_THREADS}.",
         )
     return threads
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from microformer.errors import DataError
 from microformer.models.model import Microformer, token_losses
 
+_MOST_LOGITS = 2**26
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -70,7 +72,8 @@ def evaluate(
     stride = length - past
     # Rows computed together are alike: the first has no past and the last may be short, so each goes alone.
     begins = list(range(0, len(ids), stride))
-    middle, rows = begins[1:-1], max(1, tokens_at_once // length)
+    # A large vocabulary's logits are what fills the memory.
+    middle, rows = begins[1:-1], max(1, min(tokens_at_once, _MOST_LOGITS // model.spec.vocab_size) // length)
     groups = [begins[:1], *(middle[i : i + rows] for i in range(0, len(middle), rows)), begins[1:][-1:]]
 
     total = 0.0
@@ -80,7 +83,7 @@ def evaluate(
         at = torch.tensor(group)[:, None] + torch.arange(-seen_before, scored)
         read = ids[(at - 1).clamp_min(0)].long().masked_fill_(at == 0, prime)
         losses = token_losses(model(read.to(device)).logits, ids[at].long().to(device))
-        total += losses[:, seen_before:].double().sum().item()
+        total += losses[:, seen_before:].cpu().double().sum().item()  # Apple's GPUs have no doubles
     return Loss(total / len(ids), len(ids))
 
 

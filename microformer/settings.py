@@ -138,7 +138,7 @@ class MachineSettings:
     precision: str = setting(
         "auto", "float32 or bfloat16; auto: what a short probe finds faster", choices=("auto", "float32", "bfloat16")
     )
-    threads: int | Auto = setting("auto", "CPU threads; auto: the cores this process may use", least=1, most=4096)
+    threads: int | Auto = setting("auto", "CPU threads; auto: the cores this process may use", least=1, most=1024)
 
 
 GROUPS: dict[str, type] = {
@@ -288,7 +288,10 @@ def _run_config(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {"__name__": "config", "__file__": str(path)}
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), values)
-    except Exception as error:  # whatever a user's file can raise is theirs to mend, and is told with its line
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever a user's file can raise is theirs to mend, and is told with its line
         if isinstance(error, SyntaxError) and error.filename == str(path):
             lines, reason = [error.lineno], error.msg
         else:

@@ -157,7 +157,7 @@ def test_the_precision_has_its_torch_type():
         ({"device": "mps"}, "use auto or cpu"),
         ({"precision": "float16"}, "did you mean"),
         ({"precision": "fp8"}, "auto, float32 or bfloat16"),
-        ({"threads": -1}, "use 0"),
+        ({"threads": -1}, "use auto"),
         ({"threads": 100_000}, "up to 1024"),
     ],
     ids=str,

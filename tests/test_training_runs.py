@@ -575,3 +575,22 @@ def test_a_misspelt_setting_is_an_error_from_python_too():
 
     assert isinstance(raised.value, MicroformerError)
     assert "learning_rate" in raised.value.hint
+
+
+def test_an_encoding_is_about_the_book_that_was_asked_for_not_about_a_corpus_txt_beside_it(here):
+    Path("latin.txt").write_bytes(("caf\u00e9 " * 400).encode("latin-1"))
+    assert command("prepare", "--input", "latin.txt", "--encoding", "latin-1") == 0
+    Path("data", "corpus.txt").write_text("another text " * 100, encoding="utf-8")
+    Path("config.py").write_text('ENCODING = "latin-1"\n', encoding="utf-8")
+
+    assert command("train", "--run", "a", *flags(max_steps=3, **TINY)) == 0
+    assert "latin.txt" in info("a")["data"]["corpus"]
+
+
+def test_without_validation_the_last_batch_stands_beside_the_baselines_and_averages_are_what_is_used(here, capsys):
+    assert train("--run", "a", val_fraction=0, averaging=0.9) == 0
+
+    assert "unigram" in capsys.readouterr().out
+    run = load_run("a")
+    last = load_run("a", checkpoint="last")
+    assert any(not torch.equal(x, y) for x, y in zip(run.model.parameters(), last.model.parameters(), strict=True))

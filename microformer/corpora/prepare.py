@@ -32,7 +32,7 @@ from microformer.corpora.prepared import (
     torch_dtype,
 )
 from microformer.corpora.reading import STANDARD_INPUT, Source, Text, expanded, opened, shown
-from microformer.errors import DataError, SettingsError, nearest, notice
+from microformer.errors import DataError, MicroformerError, SettingsError, nearest, notice
 from microformer.tokenization import KINDS, Tokenizer
 
 CORPUS_FILE = "corpus.txt"
@@ -176,7 +176,7 @@ def _decide(
     manifest = read_manifest(folder)
     if manifest is None:
         unfinished = "the last preparation was not finished" if (folder / TRAIN).exists() else "no prepared data yet"
-        return explicit or unasked, unfinished
+        return explicit or _interrupted(folder) or unasked, unfinished
     remembered = Source.from_dict(manifest["source"], folder)
     if explicit is not None:
         if explicit.inputs == (STANDARD_INPUT,):
@@ -198,6 +198,16 @@ def _decide(
         again = explicit is not None or source.corpus or all(os.path.exists(path) for path in source.inputs)
         return source if again else unasked, f"{shown(folder / TRAIN)} is missing"
     return source, _changed_settings(manifest["settings"], settings) or _changed_files(manifest, source)
+
+
+def _interrupted(folder: Path) -> Source | None:
+    """What a preparation that was stopped was asked for, if it was and can be read again."""
+    try:
+        source = Source.from_dict(files.read_json(folder / MANIFEST)["source"], folder)
+    except (MicroformerError, KeyError, TypeError):  # there is no such file, or another program's
+        return None
+    again = source.corpus or (source.inputs and all(os.path.exists(path) for path in source.inputs))
+    return source if source.explicit and again else None
 
 
 def _changed_settings(then: dict[str, Any], now: dict[str, Any]) -> str | None:
@@ -267,8 +277,8 @@ def _prepare(folder: Path, source: Source, settings: dict[str, Any], progress: P
                     records[name] = _write(raw, counts[name]["tokens"], tokenizer, partial)
             rest.must_be_empty()
             # From here until the manifest is written anew, the set is seen to be unfinished.
-            if (folder / MANIFEST).exists():
-                files.write_json(folder / MANIFEST, {"format": FORMAT, "unfinished": True})
+            marker = {"format": FORMAT, "unfinished": True, "source": source.to_dict(folder)}
+            files.write_json(folder / MANIFEST, marker)
     tokenization.save(tokenizer, folder / VOCAB)
     records[VOCAB] = {"bytes": (folder / VOCAB).stat().st_size, "sha256": files.sha256(folder / VOCAB)}
     if VAL not in counts:

@@ -6,6 +6,7 @@ from typing import Any
 
 from microformer import corpora
 from microformer.corpora.prepare import Progress
+from microformer.corpora.prepared import read_manifest
 from microformer.errors import RunError
 from microformer.runs import Run
 from microformer.settings import Settings
@@ -19,15 +20,20 @@ def prepare(chosen: Settings, inputs: Sequence[str] = (), progress: Progress | N
     Raises:
         MicroformerError: a text that can't be read, is too short, or can't be written down; see `corpora.prepare`.
     """
-    asked = corpora.Source.files(*inputs, encoding=chosen.data.encoding) if inputs else _asked(chosen)
+    otherwise = corpora.choose_source(DATA, None, chosen.data.corpus)
+    asked = corpora.Source.files(*inputs, encoding=chosen.data.encoding) if inputs else _asked(chosen, otherwise)
     source = corpora.choose_source(DATA, asked, chosen.data.corpus)
     return corpora.prepare(DATA, source, **_how(chosen), progress=progress)
 
 
 def prepared_data(chosen: Settings, progress: Progress | None = None) -> corpora.Prepared:
     """The prepared data that the settings want, made first if it is not there. Errors as for `prepare`."""
+    manifest = read_manifest(DATA)
+    otherwise = corpora.Source.from_dict(manifest["source"], DATA) if manifest else corpora.Source()
+    if not otherwise.explicit or not manifest:
+        otherwise = corpora.choose_source(DATA, None, chosen.data.corpus)
     return corpora.ensure_prepared(
-        DATA, explicit=_asked(chosen), default_corpus=chosen.data.corpus, **_how(chosen), progress=progress
+        DATA, explicit=_asked(chosen, otherwise), default_corpus=chosen.data.corpus, **_how(chosen), progress=progress
     )
 
 
@@ -52,16 +58,20 @@ def check_same(data: corpora.Prepared, fingerprint: str, whose: str) -> None:
         )
 
 
-def _asked(chosen: Settings) -> corpora.Source | None:
-    """The corpus that the user asked for, by flag or config; None if they left it to what lies in data/."""
+def _asked(chosen: Settings, otherwise: corpora.Source) -> corpora.Source | None:
+    """The corpus that the user asked for, by flag or config; None if they left it to what lies in data/.
+
+    Args:
+        otherwise: what is read where they name none; an encoding of their own is about its files.
+    """
     data = chosen.data
     if "corpus" in chosen.explicit:
         # A name wins over a file that happens to be called so; ./name means the file.
         if data.corpus in corpora.CORPORA or not Path(data.corpus).exists():
             return corpora.Source.named(data.corpus)
         return corpora.Source.files(data.corpus, encoding=data.encoding)
-    if "encoding" in chosen.explicit and (DATA / "corpus.txt").exists():
-        return corpora.Source.files(DATA / "corpus.txt", encoding=data.encoding)
+    if "encoding" in chosen.explicit and otherwise.inputs:
+        return corpora.Source.files(*otherwise.inputs, encoding=data.encoding)
     return None
 
 

@@ -70,6 +70,7 @@ def figures(run: Run, position: Position, baselines: Mapping[str, float], data: 
     return {
         "val_loss": position.best,
         "bits_per_char": None if position.best is None else position.best * bits_per_nat(data),
+        "bits_per_nat": bits_per_nat(data),  # what a nat a token is in bits a character
         "best_step": position.best_step,
         "train_loss": losses[-1] if losses else None,
         **baselines,
@@ -104,15 +105,15 @@ def say_end(run: Run, sample: str) -> None:
         return
     why = "" if ended["how"] == "finished" else f" ({ended['how']})"
     print(f"\nended after {took}{why}")
-    val, unigram = found["val_loss"], found.get("unigram")
+    val = found["val_loss"]
+    rows = {"uniform": found["uniform"], "unigram": found["unigram"]}
     if val is None:
-        print(f"\nthe last batch's loss was {found['train_loss']:.4f} nats/token; on new text nothing was measured")
+        rows["its last batch"] = found["train_loss"]  # on new text nothing was measured
     else:
-        ratio = found["bits_per_char"] / val
-        print(f"\n{'':24}{'nats/token':>12}{'bits/char':>12}")
-        rows = {"uniform": found["uniform"], "unigram": unigram, f"this model, step {found['best_step']:,}": val}
-        for name, loss in rows.items():
-            print(f"{name:24}{loss:>12.4f}{loss * ratio:>12.3f}")
+        rows[f"this model, step {found['best_step']:,}"] = val
+    print(f"\n{'':24}{'nats/token':>12}{'bits/char':>12}")
+    for name, loss in rows.items():
+        print(f"{name:24}{loss:>12.4f}{loss * found['bits_per_nat']:>12.3f}")
     for said in judged(run):
         print("\n" + textwrap.fill(said, 80))
     if sample:
@@ -123,21 +124,25 @@ def say_end(run: Run, sample: str) -> None:
     print("another   microformer train --help", flush=True)
 
 
+_NOTHING_LEARNED = (
+    "It has learned nothing yet: counting how often each token comes does as well. "
+    "Train longer, or with another --learning-rate."
+)
+
+
 def judged(run: Run) -> list[str]:
     """What a user should be told of a run that did not go well, in words."""
     found = run.info["figures"]
     validated = [row["val_loss"] for row in run.metrics if "val_loss" in row]
     if not validated:
-        return []
+        learned = found["train_loss"] < found["unigram"]
+        return [] if learned else [_NOTHING_LEARNED]
     rose = validated[-1] > 1.02 * found["val_loss"]
     if rose and found["train_loss"] > found["unigram"]:
         return ["It diverged: the loss rose above where it had been. Lower --learning-rate."]
     said = []
     if found["val_loss"] >= found["unigram"]:
-        said.append(
-            "It has learned nothing yet: counting how often each token comes does as well. "
-            "Train longer, or with another --learning-rate."
-        )
+        said.append(_NOTHING_LEARNED)
     if rose:
         said.append(
             f"It overfits: validation was best at step {found['best_step']:,} and rose from there. "

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from microformer import corpora, devices, evaluation, files, runs, settings, tokenization
-from microformer.errors import SettingsError, TrainingError, notice
+from microformer.errors import RunError, SettingsError, TrainingError, notice
 from microformer.models.model import Microformer
 from microformer.models.spec import ModelSpec
 from microformer.pipeline import report
@@ -34,6 +34,20 @@ from microformer.training.schedules import Schedule
 _LOWER = "BATCH_SIZE (or raise ACCUMULATE), MAX_SEQ_LEN or EMBED_DIM"
 
 
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Turns every way of running out of memory into one TrainingError."""
+    try:
+        yield
+    except Exception as error:
+        if not devices.out_of_memory(error):
+            raise
+        raise TrainingError(
+            "memory ran out while training.", f"lower {_LOWER}; what was saved before is kept in the run's folder."
+        ) from error
+
+
+@_enough_memory()
 def train(
     config: str | Path | None = None,
     *,
@@ -119,9 +133,9 @@ def _resume(run: Run, given: Mapping[str, Any], show: bool) -> Run:
     data = data_of(run)
     leg, ended = run.info["legs"][-1], run.info["ended"]
     more = _budgets(after) != _budgets(before)
-    # A run that stopped early has budget left: more patience is enough to go on.
-    more = more or (ended is not None and after.training.patience != before.training.patience)
     if ended and ended["how"] != "interrupted":
+        # A run that stopped early has budget left: more patience is enough to go on.
+        more = more or after.training.patience != before.training.patience
         if more:
             leg = {"from_step": ended["step"], "from_seconds": ended["seconds"]}
         if not more or _budget(after, data, leg).used_up(ended["step"], ended["seconds"]):
@@ -138,20 +152,6 @@ def _resume(run: Run, given: Mapping[str, Any], show: bool) -> Run:
     return _train(Run(run.folder), data, show)
 
 
-@contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Turns every way of running out of memory into one TrainingError."""
-    try:
-        yield
-    except Exception as error:
-        if not devices.out_of_memory(error):
-            raise
-        raise TrainingError(
-            "memory ran out while training.", f"lower {_LOWER}; what was saved before is kept in the run's folder."
-        ) from error
-
-
-@_enough_memory()
 def _train(run: Run, data: corpora.Prepared, show: bool) -> Run:
     """Trains the run as its folder describes it, from its last checkpoint on if there is one."""
     training, machine = run.settings.training, run.settings.machine
@@ -202,7 +202,14 @@ def _restore(run: Run, loop: Loop, stopping: EarlyStopping) -> None:
         return
     folder = run.checkpoint("last")
     runs.load_weights(loop.model, folder / "model.safetensors")
-    loop.load_state(runs.load_tensors(folder / "training.safetensors"), files.read_json(folder / "training.json"))
+    tensors, plain = runs.load_tensors(folder / "training.safetensors"), files.read_json(folder / "training.json")
+    try:
+        loop.load_state(tensors, plain)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"{folder} can't be resumed from: {type(error).__name__} {error}.",
+            "its files don't belong together; restore them, or start a new run.",
+        ) from error
     run.cut_back(loop.position.step)
     if run.info["legs"][-1]["from_step"] == loop.position.step > 0:
         # The rate rises again, and the loss with it: a leg is judged by its own validations.
@@ -225,9 +232,11 @@ def _finish(run: Run, loop: Loop, data: corpora.Prepared, how: str, show: bool) 
     position = loop.position
     if loop.taken:
         files.write_json(run.folder / "schedule.json", {"progress": loop.taken})
-    baselines = {"uniform": evaluation.uniform(run.spec.vocab_size)}
-    if data.val is not None:
-        baselines["unigram"] = evaluation.unigram(data.train, data.val, run.spec.vocab_size)
+    measured_on = data.train if data.val is None else data.val
+    baselines = {
+        "uniform": evaluation.uniform(run.spec.vocab_size),
+        "unigram": evaluation.unigram(data.train, measured_on, run.spec.vocab_size),
+    }
     figures = report.figures(run, position, baselines, data)
     report.draw(run, baselines)
     sample = ""

@@ -125,6 +125,9 @@ class Loop:
             due = self._due(before, progress, finished)
             reason = self._report(due)
             ending = finished or reason is not None or self.asked_to_stop()
+            if ending and self.evaluate is None and self.average.decay:
+                with self.average.in_place():  # nothing was validated: the last averages are the weights to use
+                    self._save("best")
             if ending or "save" in due:
                 # Nothing is measured because of an interruption, so that a resumed run is one never interrupted.
                 self._save("last")
@@ -137,8 +140,11 @@ class Loop:
         tensors = {f"optimizer/{name}": value for name, value in self.optimizer.state_dict().items()}
         tensors |= {f"average/{name}": value for name, value in self.average.state_dict().items()}
         tensors["rng/cpu"] = torch.get_rng_state()
-        if torch.device(self.device).type == "cuda":
-            tensors["rng/cuda"] = torch.cuda.get_rng_state()
+        match torch.device(self.device).type:
+            case "cuda":
+                tensors["rng/cuda"] = torch.cuda.get_rng_state()
+            case "mps":
+                tensors["rng/mps"] = torch.mps.get_rng_state()
         tensors["schedule"] = torch.tensor(self.taken, dtype=torch.float64)
         observers = {type(observer).__name__: observer.state_dict() for observer in self.observers}
         return tensors, {"position": asdict(self.position), "observers": observers}
@@ -153,8 +159,11 @@ class Loop:
         self.optimizer.load_state_dict(parts["optimizer"])
         self.average.load_state_dict(parts["average"])
         torch.set_rng_state(parts["rng"]["cpu"])
-        if "cuda" in parts["rng"] and torch.device(self.device).type == "cuda":
-            torch.cuda.set_rng_state(parts["rng"]["cuda"])
+        match torch.device(self.device).type:
+            case "cuda":
+                torch.cuda.set_rng_state(parts["rng"]["cuda"])
+            case "mps":
+                torch.mps.set_rng_state(parts["rng"]["mps"])
         self.taken = tensors["schedule"].tolist()
         self.position = Position(**plain["position"])
         for observer in self.observers:
@@ -183,7 +192,7 @@ class Loop:
             share = self.model.loss(batch.ids, batch.targets, batch.mask) * (batch.tokens / tokens)
             share.backward()
             loss += share.detach()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.grad_clip or float("inf"), foreach=True)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.grad_clip or float("inf"))
         self.optimizer.step()
         self.average.update()
         self._unchecked.append(torch.stack([loss, norm]))

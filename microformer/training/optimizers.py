@@ -81,7 +81,8 @@ class Optimizer:
         else:
             adamw.append({"params": by_role["matrix"], "lr": rate, "weight_decay": decay})
         groups = [group for group in adamw if group["params"]]
-        self.parts.append(torch.optim.AdamW(groups, betas=recipe.betas, eps=1e-8, fused=True))
+        fused = next(model.parameters()).device.type in ("cpu", "cuda")
+        self.parts.append(torch.optim.AdamW(groups, betas=recipe.betas, eps=1e-8, fused=fused))
         self._rates = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
     def set_rate(self, share: float) -> None:

@@ -33,17 +33,19 @@ def softmax_attention(
     """See the package's docstring for the arguments."""
     state = KVCache(k, v) if state is None else state.extend(k, v)
     k, v = state.keys, state.values
+    looked_at = tap.wants("hook_attn_scores") or tap.wants("hook_pattern")
+    in_blocks = q.device.type == "cpu" and positions.fresh and k.shape[2] <= _EXPLICIT_UP_TO
+    if positions.fresh and bias is None and not (looked_at or in_blocks):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1), state  # needs no mask made
     added = _added(positions, bias, q.dtype)
-    if tap.wants("hook_attn_scores") or tap.wants("hook_pattern"):
+    if looked_at:
         return _explicit(q, k, v, added, tap), state
-    if q.device.type == "cpu" and positions.fresh and k.shape[2] <= _EXPLICIT_UP_TO:
+    if in_blocks:
         blocks = []
         for end in range(_BLOCK, k.shape[2] + _BLOCK, _BLOCK):
             mask = None if added is None else added[..., end - _BLOCK : end, :end]
             blocks.append(_explicit(q[:, :, end - _BLOCK : end], k[:, :, :end], v[:, :, :end], mask, tap))
         return torch.cat(blocks, dim=2), state
-    if positions.fresh and bias is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1), state
     return F.scaled_dot_product_attention(q, k, v, attn_mask=added), state
 
 
