@@ -13,10 +13,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from microformer.errors import MicroformerError, SettingsError, nearest, notice
+from microformer.errors import INTERRUPTED, MicroformerError, SettingsError, nearest, notice
 from microformer.settings import GROUPS, convert
-
-INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:

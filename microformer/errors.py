@@ -8,6 +8,9 @@ import difflib
 import sys
 from collections.abc import Iterable
 
+# The exit code of what Ctrl-C ended.
+INTERRUPTED = 130
+
 
 class MicroformerError(Exception):
     """Something a user can mend.

@@ -78,6 +78,22 @@ class Sampler:
         return chosen.clamp_max(logits.shape[-1] - 1)
 
 
+class _Draws:
+    """Numbers between 0 and 1 from one seed, drawn many at a time: a call of torch for each would take longer than all
+    of them. Asked for in order."""
+
+    _AT_ONCE = 256
+
+    def __init__(self, seed: int):
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, number: int) -> float:
+        place = number % self._AT_ONCE
+        if place == 0:
+            self.drawn = torch.rand(self._AT_ONCE, generator=self.generator).tolist()
+        return self.drawn[place]
+
+
 def window_start(seen: int, context: int) -> int:
     """The first of `seen` tokens that the model still reads: 0 until the context is full, then in jumps of a half."""
     jump = max(1, context - context // 2)
@@ -117,7 +133,7 @@ def stream(
         raise GenerationError("the prompt is empty.", "give at least one character to begin with.")
     device = next(model.parameters()).device
     context = model.spec.max_seq_len
-    generators = [torch.Generator().manual_seed((seed + row) % 2**63) for row in range(len(prompts))]
+    draws = [_Draws((seed + row) % 2**63) for row in range(len(prompts))]
     texts = [list(prompt) for prompt in prompts]
     lengths = [len(prompt) for prompt in prompts]
     seen = min(lengths)
@@ -131,10 +147,10 @@ def stream(
         output = model(ids, state=state)
         assert output.state is not None
         read, state = seen, output.state
-        # Drawn every step by every row that is past its prompt, so that a row's n-th new token has its n-th number.
         fresh = [length <= seen < length + max_new_tokens for length in lengths]
+        # A row's n-th new token has the n-th number of the row's own generator.
         u = torch.tensor(
-            [float(torch.rand((), generator=one)) if new else 0.0 for one, new in zip(generators, fresh, strict=True)]
+            [one(seen - length) if new else 0.0 for one, length, new in zip(draws, lengths, fresh, strict=True)]
         )
         chosen = sampler.choose(output.logits[:, -1].float().cpu(), u).tolist()
         step: list[int | None] = []

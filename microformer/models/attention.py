@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from microformer.models import kernels, spec
 from microformer.models.linear import Linear
 from microformer.models.norms import RMSNorm
-from microformer.models.positions import PositionKind
-from microformer.models.state import KVCache, Positions
+from microformer.models.positions import Order
+from microformer.models.state import KVCache
 from microformer.models.taps import Scope
 
 
@@ -37,20 +37,19 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch pos d_model"],
-        where: Positions,
-        kind: PositionKind,
+        order: Order,
         state: KVCache | None,
         tap: Scope,
     ) -> tuple[Float[Tensor, "batch pos d_model"], KVCache]:
-        """Args: the normed stream; where its tokens stand; the model's positions; this layer's memory; the tap."""
+        """Args: the normed stream; the order of its tokens; this layer's memory; the tap."""
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in self.project(x))
         q, k, v = tap("hook_q", q), tap("hook_k", k), tap("hook_v", v)
-        q, k = kind.rotate(self.norm_q(q), where.query), kind.rotate(self.norm_k(k), where.query)
-        if kind.rotates:
-            q, k = tap("hook_rot_q", q), tap("hook_rot_k", k)
+        q, k = self.norm_q(q), self.norm_k(k)
+        if order.turn is not None:
+            q, k = tap("hook_rot_q", order.turn(q)), tap("hook_rot_k", order.turn(k))
 
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        z, state = self.kernel(q, k, v, where, kind.bias(where.query, where.key), state, tap)
+        z, state = self.kernel(q, k, v, order.where, order.bias, state, tap)
         z = tap("hook_z", z.transpose(1, 2))
         return self.W_O(z.flatten(-2)), state
 

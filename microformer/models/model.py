@@ -20,7 +20,7 @@ from microformer.models import feedforward, norms, positions
 from microformer.models.attention import Attention
 from microformer.models.linear import Embedding, Linear
 from microformer.models.spec import LayerSpec, ModelSpec
-from microformer.models.state import KVCache, Positions, State
+from microformer.models.state import KVCache, State
 from microformer.models.taps import Scope, Tap
 
 
@@ -53,13 +53,12 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch pos d_model"],
-        where: Positions,
-        kind: positions.PositionKind,
+        order: positions.Order,
         state: KVCache | None,
         tap: Scope,
     ) -> tuple[Float[Tensor, "batch pos d_model"], KVCache]:
         x = tap("hook_resid_pre", x)
-        attended, seen = self.attention(self.norm_1(x), where, kind, state, tap.within("attn"))
+        attended, seen = self.attention(self.norm_1(x), order, state, tap.within("attn"))
         x = tap("hook_resid_mid", x + self.dropout(tap("hook_attn_out", attended)))
         thought = self.feedforward(self.norm_2(x), tap.within("mlp"))
         return tap("hook_resid_post", x + self.dropout(tap("hook_mlp_out", thought))), seen
@@ -114,6 +113,7 @@ class Microformer(nn.Module):
             )
         scope = Scope(tap)
         where = before.positions(ids.shape[1], ids.device)
+        order = self.positions.order(where, self.compute_dtype)
 
         x = scope("hook_embed", self.embed(ids).to(self.compute_dtype))
         if (added := self.positions.embed(where.query)) is not None:
@@ -121,7 +121,7 @@ class Microformer(nn.Module):
         x = self.dropout(x)
         parts = []
         for i, (block, part) in enumerate(zip(self.blocks, before.layers, strict=True)):
-            x, part = block(x, where, self.positions, part, scope.within(f"blocks.{i}"))
+            x, part = block(x, order, part, scope.within(f"blocks.{i}"))
             parts.append(part)
         x = scope("ln_final.hook_normalized", self.norm(x))
         return x, None if state is None else before.advanced(tuple(parts), ids.shape[1]), 0.0

@@ -18,18 +18,58 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class KVCache:
-    """One layer's keys and values, from the first slot on."""
+    """One layer's keys and values, from the first slot on.
+
+    Args:
+        keys, values: what was seen.
+        room: the larger tensors that they are the beginning of, where there are such.
+    """
 
     keys: Float[Tensor, "batch head key d_head"]
     values: Float[Tensor, "batch head key d_head"]
+    room: "_Room | None" = None
 
     def extend(self, keys: Tensor, values: Tensor) -> "KVCache":
         """The cache with more keys and values at its end. [batch head pos d_head] each."""
-        return KVCache(torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2))
+        if torch.is_grad_enabled():  # what a gradient goes back through must not be written over
+            return KVCache(torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2))
+        seen = self.keys.shape[2]
+        room = self.room
+        if room is None or not room.takes(seen, keys.shape[2]):
+            room = _Room(self.keys, self.values, capacity=2 * (seen + keys.shape[2]))
+        return KVCache(*room.append(keys, values), room)
 
     def map(self, change) -> "KVCache":
         """The cache with `change` applied to both tensors."""
         return KVCache(change(self.keys), change(self.values))
+
+
+class _Room:
+    """Keys and values with free slots behind them, so that a token more costs no copy of those before it.
+
+    Only the newest cache may fill a free slot: one that was gone back to finds them taken and gets a room of its own.
+    So a cache never changes, and yet many share one memory.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, capacity: int):
+        batch, heads, self.filled, _ = keys.shape
+        self.keys, self.values = (
+            torch.empty((batch, heads, capacity, one.shape[3]), dtype=one.dtype, device=one.device)
+            for one in (keys, values)
+        )
+        self.keys[:, :, : self.filled] = keys
+        self.values[:, :, : self.filled] = values
+
+    def takes(self, seen: int, new: int) -> bool:
+        """Whether `new` slots are free behind the first `seen`."""
+        return self.filled == seen and seen + new <= self.keys.shape[2]
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Fills the next free slots; gives all that are filled."""
+        before, self.filled = self.filled, self.filled + keys.shape[2]
+        self.keys[:, :, before : self.filled] = keys
+        self.values[:, :, before : self.filled] = values
+        return self.keys[:, :, : self.filled], self.values[:, :, : self.filled]
 
 
 @dataclass(frozen=True)

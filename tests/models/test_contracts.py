@@ -10,7 +10,6 @@ from microformer.models import attention, kernels, state
 from microformer.models.feedforward import MLP
 from microformer.models.linear import Linear
 from microformer.models.norms import RMSNorm
-from microformer.models.positions import PositionKind
 from microformer.models.spec import (
     ATTENTION,
     FEEDFORWARD,
@@ -115,7 +114,6 @@ def test_a_norm_over_the_whole_text_is_found(monkeypatch):
 
 
 def test_a_layer_that_forgets_its_input_is_found(monkeypatch):
-    monkeypatch.setattr(PositionKind, "rotate", lambda self, x, position: x)
     monkeypatch.setattr("microformer.models.linear.Embedding.forward", lambda self, ids: self.weight[ids * 0])
 
     assert "causality" in broken_contracts(small_spec(positions="none"))

@@ -1,12 +1,12 @@
 """Positions: three places where a model can be told where a token stands. One file a kind."""
 
 from microformer.models import spec
-from microformer.models.positions.base import PositionKind
+from microformer.models.positions.base import Order, PositionKind
 from microformer.models.positions.learned import Learned
 from microformer.models.positions.rope import Rope
 from microformer.models.positions.sinusoidal import Sinusoidal
 
-__all__ = ["Learned", "PositionKind", "Rope", "Sinusoidal", "build"]
+__all__ = ["Learned", "Order", "PositionKind", "Rope", "Sinusoidal", "build"]
 
 
 def build(model: spec.ModelSpec) -> PositionKind:

@@ -7,10 +7,10 @@ a head of odd width has no partner and stays as it is. No parameters.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from microformer.models.positions.base import PositionKind
+from microformer.models.positions.base import PositionKind, Turn
 
 
 class Rope(PositionKind):
@@ -34,10 +34,13 @@ class Rope(PositionKind):
         self.register_buffer("sin", angle.sin(), persistent=False)
         self.register_buffer("quarter_turn", quarter_turn, persistent=False)
 
-    def rotate(
-        self, x: Float[Tensor, "batch pos head d_head"], position: Int[Tensor, "*batch pos"]
-    ) -> Float[Tensor, "batch pos head d_head"]:
+    def turn(self, position: Int[Tensor, "*batch pos"], dtype: torch.dtype) -> Turn:
         position = position.clamp_min(0)
-        cos = self.cos[position].unsqueeze(-2).to(x.dtype)
-        sin = self.sin[position].unsqueeze(-2).to(x.dtype)
-        return x * cos + (x @ self.quarter_turn.to(x.dtype)) * sin
+        tables = self.cos[position].unsqueeze(-2), self.sin[position].unsqueeze(-2), self.quarter_turn
+        tables = tuple(table.to(dtype) for table in tables)
+
+        def turned(x: Tensor) -> Tensor:
+            cos, sin, quarter_turn = (table.to(x.dtype) for table in tables)
+            return torch.addcmul(x * cos, x @ quarter_turn, sin)
+
+        return turned
