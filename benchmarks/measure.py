@@ -1,10 +1,12 @@
 """What the benchmarks share: a run of the real command in a folder of its own, and a word on the machine."""
 
+import argparse
 import json
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,15 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What every benchmark beside peers takes."""
+    parser.add_argument("--quick", action="store_true", help="fewer turns: a first look")
+    parser.add_argument("--nanogpt", metavar="PATH", help="a clone of nanoGPT, to be measured beside the others")
+
+
+def results(name: str, found: dict[str, Any], page: Callable[[dict[str, Any]], str]) -> None:
+    """Prints a benchmark's table, and its figures as JSON."""
+    print(page(found))
+    print(json.dumps({"benchmark": name, "machine": machine(), "found": found}, indent=2))

@@ -28,6 +28,8 @@ READ_BY = {
     "tie_embeddings": "models/model.py",
     "bias": "models/linear.py",
     "dropout": "models/model.py",
+    "ngrams": "models/ngrams.py",
+    "ngram_entries": "models/ngrams.py",
     "corpus": "pipeline/preparing.py",
     "encoding": "corpora/reading.py",
     "tokenizer": "tokenization/__init__.py",
@@ -106,7 +108,7 @@ def _meaning(about: dict) -> str:
     if about["read_when"] is None:
         return about["about"]
     other, values = about["read_when"]
-    return f"{about['about']} (only with `{other.upper()}` {' or '.join(values)})"
+    return f"{about['about']} (only with `{other.upper()}` {' or '.join(map(str, values))})"
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def setting(
     least: int | float | None = None,
     most: int | float | None = None,
     choices: tuple[str, ...] | None = None,
-    read_when: tuple[str, tuple[str, ...]] | None = None,
+    read_when: tuple[str, tuple[str | int, ...]] | None = None,
 ) -> Any:
     """A setting.
 
@@ -64,6 +64,13 @@ class ModelSettings:
     tie_embeddings: bool = setting(False, "one matrix for embedding and unembedding")
     bias: bool = setting(False, "biases in linear maps and LayerNorms")
     dropout: float = setting(0.0, "share of activations dropped while training", least=0, most=0.99)
+    ngrams: int = setting(
+        1, "longest n-grams of tokens with embeddings of their own: 1 for none, 2 for pairs, 3, 4", least=1, most=4
+    )
+    ngram_entries: int = setting(
+        16384, "most rows of a table of n-grams; where they are more, they share", least=1, most=2**24,
+        read_when=("ngrams", (2, 3, 4)),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -281,6 +288,8 @@ def model_spec(settings: Settings, vocab_size: int, max_seq_len: int | None = No
         tie_embeddings=model.tie_embeddings,
         bias=model.bias,
         dropout=model.dropout,
+        ngrams=model.ngrams,
+        ngram_entries=model.ngram_entries if model.ngrams > 1 else 0,
     )
 
 

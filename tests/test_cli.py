@@ -507,7 +507,8 @@ def test_a_script_without_the_packages_it_needs_says_the_one_command_that_is_mis
 CHANGED = {
     "embed_dim": 32, "num_heads": 4, "num_layers": 2, "ff_dim": 48, "max_seq_len": 8, "attention": None,
     "positions": "learned", "feedforward": "gelu", "norm": "layernorm", "qk_norm": False, "tie_embeddings": True,
-    "bias": True, "dropout": 0.5, "tokenizer": "byte", "val_fraction": 0.2, "epochs": 0.02, "max_steps": 5,
+    "bias": True, "dropout": 0.5, "ngrams": 3, "ngram_entries": 50,
+    "tokenizer": "byte", "val_fraction": 0.2, "epochs": 0.02, "max_steps": 5,
     "batch_size": 8, "accumulate": 2, "optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.5,
     "momentum": 0.5, "beta_1": 0.5, "beta_2": 0.5, "grad_clip": 0.01, "schedule": None, "warmup": 0.5, "decay": 0.9,
     "averaging": 0.9, "eval_every": 2, "patience": 1, "checkpoint_every": 5, "snapshots": False, "log_every": 3,
@@ -535,7 +536,15 @@ def watched():
 
 
 # Decay is read by one schedule only; with this rate validations get worse, so that patience has something to end.
-BASE = {"max_steps": 8, "schedule": "wsd", "eval_every": 1, "learning_rate": 1.0, "epochs": 1, "accumulate": 1}
+BASE = {
+    "max_steps": 8,
+    "schedule": "wsd",
+    "eval_every": 1,
+    "learning_rate": 1.0,
+    "epochs": 1,
+    "accumulate": 1,
+    "ngrams": 2,
+}
 
 
 @pytest.fixture(scope="module")

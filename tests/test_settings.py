@@ -425,9 +425,9 @@ def sensible(values):
     values |= {"num_heads": heads, "embed_dim": 2 * heads * (values["embed_dim"] % 64 + 1), "num_layers": 6}
     values["accumulate"] = values["accumulate"] % 64 + 1
     values["batch_size"] = values["accumulate"] * (values["batch_size"] % 8 + 1)
-    readers = {"vocab_size": "bpe", "momentum": "muon", "decay": "wsd"}
     for _, name, field in each_setting():
-        if field.metadata["read_when"] and values[field.metadata["read_when"][0]] != readers[name]:
+        other, readers = field.metadata["read_when"] or (name, (values[name],))
+        if values[other] not in readers:
             values[name] = field.default
     return values
 

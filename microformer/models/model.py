@@ -19,6 +19,7 @@ from microformer.errors import MicroformerError
 from microformer.models import feedforward, norms, positions
 from microformer.models.attention import Attention
 from microformer.models.linear import Embedding, Linear
+from microformer.models.ngrams import NGrams
 from microformer.models.spec import LayerSpec, ModelSpec
 from microformer.models.state import KVCache, State
 from microformer.models.taps import Scope, Tap
@@ -48,7 +49,7 @@ class Block(nn.Module):
         self.attention = Attention(layer.attention, model)
         self.norm_2 = norms.build(model.norm, model.embed_dim, bias=model.bias)
         self.feedforward = feedforward.build(layer.feedforward, model)
-        self.dropout = nn.Dropout(model.dropout)
+        self.dropout = nn.Dropout(model.dropout) if model.dropout else nn.Identity()
 
     def forward(
         self,
@@ -78,8 +79,11 @@ class Microformer(nn.Module):
         # The precision of activations; weights stay in float32. Whoever runs the model sets it.
         self.compute_dtype = torch.float32
         self.embed = Embedding(spec.vocab_size, spec.embed_dim, std=0.02 if spec.tie_embeddings else 1.0)
+        self.ngrams = (
+            NGrams(spec.ngrams, spec.ngram_entries, spec.vocab_size, spec.embed_dim) if spec.ngrams > 1 else None
+        )
         self.positions = positions.build(spec)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
         self.blocks = nn.ModuleList(Block(layer, spec) for layer in spec.layers)
         self.norm = norms.build(spec.norm, spec.embed_dim, bias=spec.bias)
         self.unembed = Linear(spec.embed_dim, spec.vocab_size, bias=False, std=0.0, role="unembedding")
@@ -105,7 +109,7 @@ class Microformer(nn.Module):
         self, ids: Int[Tensor, "batch pos"], state: State | None = None, tap: Tap | None = None
     ) -> tuple[Float[Tensor, "batch pos d_model"], State | None, Tensor | float]:
         """The normed stream that `unembed` reads, the next state and the auxiliary loss."""
-        before = State.empty(len(self.blocks)) if state is None else state
+        before = self.empty_state() if state is None else state
         if before.length + ids.shape[1] > self.spec.max_seq_len:
             raise MicroformerError(
                 f"{before.length + ids.shape[1]} tokens are more than the model's context of {self.spec.max_seq_len}.",
@@ -115,7 +119,11 @@ class Microformer(nn.Module):
         where = before.positions(ids.shape[1], ids.device)
         order = self.positions.order(where, self.compute_dtype)
 
-        x = scope("hook_embed", self.embed(ids).to(self.compute_dtype))
+        x, recent = self.embed(ids), None
+        if self.ngrams is not None:
+            recent = before.last(self.ngrams.order - 1, ids)
+            x = x + self.ngrams(ids, recent, where.query)
+        x = scope("hook_embed", x.to(self.compute_dtype))
         if (added := self.positions.embed(where.query)) is not None:
             x = x + scope("hook_pos_embed", added.to(x.dtype).expand_as(x))
         x = self.dropout(x)
@@ -124,7 +132,7 @@ class Microformer(nn.Module):
             x, part = block(x, order, part, scope.within(f"blocks.{i}"))
             parts.append(part)
         x = scope("ln_final.hook_normalized", self.norm(x))
-        return x, None if state is None else before.advanced(tuple(parts), ids.shape[1]), 0.0
+        return x, None if state is None else before.advanced(tuple(parts), ids, recent), 0.0
 
     def loss(
         self, ids: Int[Tensor, "batch pos"], targets: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None

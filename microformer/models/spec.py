@@ -127,6 +127,8 @@ class ModelSpec:
         tie_embeddings: whether unembedding reuses the embedding's matrix.
         bias: whether linear maps and LayerNorms have a bias.
         dropout: the share of activations dropped in training, 0 … 1.
+        ngrams: the longest n-grams of tokens that have embeddings of their own; 1 for none.
+        ngram_entries: the most rows that the table of a length has; 0 where there are none.
 
     Raises:
         SettingsError: the parts can't make one model.
@@ -144,12 +146,16 @@ class ModelSpec:
     tie_embeddings: bool = False
     bias: bool = False
     dropout: float = 0.0
+    ngrams: int = 1
+    ngram_entries: int = 0
 
     def __post_init__(self):
         limits = {"vocab_size": 2**31, "embed_dim": 65536, "num_heads": 4096, "ff_dim": 2**20, "max_seq_len": 2**24}
         for name, most in limits.items():
             _between(name, getattr(self, name), 1, most)
         _between("num_layers", len(self.layers), 1, _MOST_LAYERS)
+        _between("ngrams", self.ngrams, 1, 4)
+        _between("ngram_entries", self.ngram_entries, int(self.ngrams > 1), 2**24)
         for name in ("qk_norm", "tie_embeddings", "bias"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name.upper()} {getattr(self, name)!r} is not True or False.", "use one of them.")

@@ -80,11 +80,13 @@ class State:
         layers: one part a layer; None where nothing was seen yet.
         length: tokens seen so far, the same for all rows.
         starts: for each row the slot at which its text begins; None means slot 0 for all. [batch]
+        recent: the last tokens, as many as the model's n-grams reach back; None where nothing was seen yet.
     """
 
     layers: tuple[KVCache | None, ...]
     length: int = 0
     starts: Int[Tensor, "batch"] | None = None
+    recent: Int[Tensor, "batch recent"] | None = None
 
     @classmethod
     def empty(cls, num_layers: int) -> "State":
@@ -98,9 +100,14 @@ class State:
             keys = keys - self.starts[:, None]
         return Positions(query=keys[..., self.length :], key=keys)
 
-    def advanced(self, layers: tuple[KVCache | None, ...], new: int) -> "State":
-        """The state after `new` more tokens, with the layers' new parts."""
-        return replace(self, layers=layers, length=self.length + new)
+    def last(self, count: int, ids: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch recent"]:
+        """The last `count` tokens before `ids`; zeros where nothing was seen, for positions tell that."""
+        return ids.new_zeros((ids.shape[0], count)) if self.recent is None else self.recent
+
+    def advanced(self, layers: tuple[KVCache | None, ...], ids: Tensor, recent: Tensor | None) -> "State":
+        """The state after more tokens, with the layers' new parts; recent: what `last` gave, if it was asked."""
+        seen = None if recent is None else torch.cat([recent, ids], dim=1)[:, ids.shape[1] :]
+        return replace(self, layers=layers, length=self.length + ids.shape[1], recent=seen)
 
     def detach(self) -> "State":
         """The same memory, cut from the graph that made it."""
@@ -108,13 +115,11 @@ class State:
 
     def to(self, device: torch.device | str) -> "State":
         """The same memory on another device."""
-        moved = self._map(lambda tensor: tensor.to(device))
-        return moved if self.starts is None else replace(moved, starts=self.starts.to(device))
+        return self._with_rows(self._map(lambda tensor: tensor.to(device)), lambda tensor: tensor.to(device))
 
     def reorder(self, rows: Int[Tensor, "new_batch"]) -> "State":
         """The memory of the chosen rows, in that order; a row may be taken more than once."""
-        chosen = self._map(lambda tensor: tensor.index_select(0, rows))
-        return chosen if self.starts is None else replace(chosen, starts=self.starts[rows])
+        return self._with_rows(self._map(lambda tensor: tensor.index_select(0, rows)), lambda tensor: tensor[rows])
 
     def reset(self, rows: Bool[Tensor, "batch"]) -> "State":
         """The memory with some rows as if they had seen nothing: their next token stands at position 0."""
@@ -122,6 +127,11 @@ class State:
             return self
         starts = torch.zeros(len(rows), dtype=torch.long, device=rows.device) if self.starts is None else self.starts
         return replace(self, starts=torch.where(rows, self.length, starts))
+
+    def _with_rows(self, state: "State", change) -> "State":
+        """`state` with this one's rows' own numbers, changed."""
+        starts, recent = (None if one is None else change(one) for one in (self.starts, self.recent))
+        return replace(state, starts=starts, recent=recent)
 
     def _map(self, change) -> "State":
         return replace(self, layers=tuple(None if part is None else part.map(change) for part in self.layers))

@@ -58,6 +58,8 @@ SPECS = {
     ),
     "as Llama": small_spec(positions="rope", norm="rmsnorm", feedforward="swiglu"),
     "a pattern over the layers": small_spec(feedforward="gelu swiglu*2 relu2", num_layers=5, qk_norm=True),
+    "pairs": small_spec(ngrams=2, ngram_entries=1000),
+    "n-grams that share rows": small_spec(ngrams=4, ngram_entries=50),
     "one head": small_spec(num_heads=1),
     "heads of odd width": small_spec(embed_dim=15, num_heads=3, positions="rope"),
     "a context longer than a block of the kernel": small_spec(max_seq_len=66, num_layers=1),

@@ -55,6 +55,8 @@ def parts_of_a_model(draw):
         "tie_embeddings": draw(st.booleans()),
         "bias": draw(st.booleans()),
         "dropout": draw(st.floats(0, 0.999)),
+        "ngrams": draw(st.integers(1, 4)),
+        "ngram_entries": draw(st.integers(1, 2**24)),
     }
 
 
