@@ -46,7 +46,7 @@ AVERAGING = 0.0  # weight averaging: how much of the average a step keeps, such 
 SEED = 1  # of weights, data order and dropout
 
 # The training: how often
-EVAL_EVERY = "auto"  # steps between validations; auto: 16 in a run
+EVAL_EVERY = "auto"  # steps between validations; auto: 16 in a run, fewer where they take long on the clock
 PATIENCE = 5  # validations without a better one before training stops; 0 to never stop early
 CHECKPOINT_EVERY = "auto"  # steps between checkpoints; auto: with each validation
 CHECKPOINT_MINUTES = 5.0  # a checkpoint at least this often, in minutes

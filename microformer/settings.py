@@ -124,7 +124,9 @@ class TrainingSettings:
     averaging: float = setting(
         0.0, "weight averaging: how much of the average a step keeps, such as 0.99; 0 for none", least=0, most=0.99999
     )
-    eval_every: int | Auto = setting("auto", "steps between validations; auto: 16 in a run", least=1)
+    eval_every: int | Auto = setting(
+        "auto", "steps between validations; auto: 16 in a run, fewer where they take long on the clock", least=1
+    )
     patience: int = setting(5, "validations without a better one before training stops; 0 to never stop early", least=0)
     checkpoint_every: int | Auto = setting("auto", "steps between checkpoints; auto: with each validation", least=1)
     checkpoint_minutes: float = setting(

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +24,7 @@ from microformer.runs import Run
 from microformer.settings import BUDGETS, FREQUENCIES, DataSettings, Settings
 from microformer.training.averaging import Average
 from microformer.training.batches import Shuffled
-from microformer.training.budgets import Budget, steps_for
+from microformer.training.budgets import Budget, Record, steps_for
 from microformer.training.loop import Loop, Plan
 from microformer.training.observers import EarlyStopping, Observer, Row
 from microformer.training.optimizers import Optimizer, Recipe
@@ -95,7 +96,7 @@ def train(
     with new.lock():
         tokenization.save(data.tokenizer, new.folder / "tokenizer.json")
         if replayed:
-            files.write_json(new.folder / "schedule.json", {"progress": replayed})
+            files.write_json(new.folder / "schedule.json", asdict(replayed))
         new.write_info(
             {
                 "created": _now(),
@@ -161,7 +162,7 @@ def _train(run: Run, data: corpora.Prepared, show: bool) -> Run:
     model.compute_dtype = compute.torch_dtype
     legs = run.info["legs"]
     replays = run.info["replays_schedule"] and len(legs) == 1  # not where another budget was asked for since
-    recorded = files.read_json(run.folder / "schedule.json")["progress"] if replays else None
+    recorded = _record(run) if replays else None
     budget = _budget(run.settings, data, legs[-1], recorded)
 
     stopping = EarlyStopping(training.patience)
@@ -230,8 +231,8 @@ def _save(run: Run, loop: Loop, which: Literal["last", "best", "snapshot"]) -> N
 def _finish(run: Run, loop: Loop, data: corpora.Prepared, how: str, show: bool) -> Run:
     """Writes down how the run ended, with figures, picture and sample, and says it."""
     position = loop.position
-    if loop.taken:
-        files.write_json(run.folder / "schedule.json", {"progress": loop.taken})
+    if loop.record.progress:
+        files.write_json(run.folder / "schedule.json", asdict(loop.record))
     measured_on = data.train if data.val is None else data.val
     baselines = {
         "uniform": evaluation.uniform(run.spec.vocab_size),
@@ -297,9 +298,7 @@ def _check_budget(chosen: Settings) -> None:
         )
 
 
-def _budget(
-    chosen: Settings, data: corpora.Prepared, leg: Mapping[str, Any], recorded: list[float] | None = None
-) -> Budget:
+def _budget(chosen: Settings, data: corpora.Prepared, leg: Mapping[str, Any], recorded: Record | None = None) -> Budget:
     training = chosen.training
     return Budget(
         steps=steps_for(
@@ -317,7 +316,7 @@ def _context(chosen: Settings, data: corpora.Prepared) -> int:
     return min(chosen.model.max_seq_len, len(data.train) - 1)
 
 
-def _replayed(config: str | Path | None, data: corpora.Prepared, given: Mapping[str, Any]) -> list[float] | None:
+def _replayed(config: str | Path | None, data: corpora.Prepared, given: Mapping[str, Any]) -> Record | None:
     """The schedule to follow, where a run is repeated by its own run.json and the clock decided its schedule."""
     if config is None or Path(config).suffix != ".json":
         return None
@@ -328,8 +327,18 @@ def _replayed(config: str | Path | None, data: corpora.Prepared, given: Mapping[
     if len(first.info["legs"]) > 1:
         notice(f"the budget of the run {first.name!r} was changed on its way; this one runs in one go.")
         return None
-    schedule = first.folder / "schedule.json"
-    return files.read_json(schedule)["progress"] if schedule.is_file() else None
+    return _record(first)
+
+
+def _record(run: Run) -> Record | None:
+    """What a run on the clock did at which step; None for a run by steps."""
+    path = run.folder / "schedule.json"
+    if not path.is_file():
+        return None
+    try:
+        return Record(**files.read_json(path))
+    except TypeError as error:
+        raise RunError(f"{path} is damaged: {error}.", "restore it, or start a new run.") from error
 
 
 def _check_memory(spec: ModelSpec, chosen: Settings) -> None:

@@ -4,8 +4,20 @@ Progress is the largest of the shares used, so that whichever limit comes first 
 complete. A leg is what a run does until its budget is used; going on after that is a leg of its own.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Record:
+    """What a run on the clock did at which step, so that it can be done again whatever the clock says then.
+
+    Args:
+        progress: at each step.
+        validated: the steps after which it validated.
+    """
+
+    progress: list[float] = field(default_factory=list)
+    validated: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -16,19 +28,19 @@ class Budget:
         steps: the step at which it ends; None for no such limit.
         seconds: the time at which it ends, counted from the beginning of the whole run; None for no such limit.
         from_step, from_seconds: where the leg began.
-        recorded: the progress that another run saw at each of its steps, to be followed instead.
+        recorded: what another run did at each of its steps, to be followed instead.
     """
 
     steps: int | None
     seconds: float | None = None
     from_step: int = 0
     from_seconds: float = 0.0
-    recorded: Sequence[float] | None = None
+    recorded: Record | None = None
 
     def progress(self, step: int, seconds: float) -> float:
         """The share that is used when `step` steps and `seconds` seconds are; 1 or more: it is over."""
         if self.recorded is not None:
-            return self.recorded[step] if step < len(self.recorded) else 1.0
+            return self.recorded.progress[step] if step < len(self.recorded.progress) else 1.0
         shares = []
         if self.steps is not None:
             shares.append((step - self.from_step) / max(1, self.steps - self.from_step))

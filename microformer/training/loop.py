@@ -16,13 +16,15 @@ from microformer.errors import TrainingError
 from microformer.models.model import Microformer
 from microformer.training.averaging import Average
 from microformer.training.batches import Shuffled
-from microformer.training.budgets import Budget
+from microformer.training.budgets import Budget, Record
 from microformer.training.observers import Observer, Row
 from microformer.training.optimizers import Optimizer
 from microformer.training.schedules import Schedule
 
 # How often a run validates when it is left to itself.
 _VALIDATIONS = 16
+# The share of its time that a run on the clock gives to them: every second there is a second not trained.
+_VALIDATING = 0.05
 _SNAPSHOTS = 20
 
 
@@ -55,7 +57,8 @@ class Plan:
         batch_size: sequences a step.
         accumulate: equal parts that a batch is computed in.
         grad_clip: largest norm of the whole gradient; 0 for no limit.
-        eval_every, checkpoint_every: steps; auto for 16 times in a run, and with each validation.
+        eval_every, checkpoint_every: steps; auto for 16 times in a run (on the clock, fewer where they would take more
+            than a twentieth of its time), and with each validation.
         checkpoint_minutes: the longest time between checkpoints; 0 for any.
         snapshots: whether weights are kept at steps 1, 2, 4, 8 …
         log_every: steps between logged rows.
@@ -97,7 +100,7 @@ class Loop:
     observers: Sequence[Observer] = ()
     asked_to_stop: Callable[[], bool] = lambda: False
     position: Position = field(default_factory=Position)
-    taken: list[float] = field(default_factory=list)  # the progress at each step, recorded where the clock decides it
+    record: Record = field(default_factory=Record)  # kept where the clock decides
 
     def run(self) -> str:
         """Trains until the budget is used, an observer asks for the end, or the user does.
@@ -110,7 +113,8 @@ class Loop:
         """
         self._resumed_at = time.perf_counter() - self.position.seconds
         self._saved_at = self.position.seconds
-        self._last_validation = 0.0
+        self._last_validation = self._validating = 0.0
+        self._began = self.position.seconds
         self._unchecked: list[Tensor] = []
         self._speed_from = (time.perf_counter(), self.position.tokens)
         self.model.train()
@@ -145,7 +149,8 @@ class Loop:
                 tensors["rng/cuda"] = torch.cuda.get_rng_state()
             case "mps":
                 tensors["rng/mps"] = torch.mps.get_rng_state()
-        tensors["schedule"] = torch.tensor(self.taken, dtype=torch.float64)
+        tensors["schedule"] = torch.tensor(self.record.progress, dtype=torch.float64)
+        tensors["validated"] = torch.tensor(self.record.validated, dtype=torch.int64)
         observers = {type(observer).__name__: observer.state_dict() for observer in self.observers}
         return tensors, {"position": asdict(self.position), "observers": observers}
 
@@ -164,7 +169,7 @@ class Loop:
                 torch.cuda.set_rng_state(parts["rng"]["cuda"])
             case "mps":
                 torch.mps.set_rng_state(parts["rng"]["mps"])
-        self.taken = tensors["schedule"].tolist()
+        self.record = Record(tensors["schedule"].tolist(), tensors["validated"].tolist())
         self.position = Position(**plain["position"])
         for observer in self.observers:
             if (remembered := plain["observers"].get(type(observer).__name__)) is not None:
@@ -178,7 +183,7 @@ class Loop:
     def _step(self, progress: float) -> None:
         plan, position = self.plan, self.position
         if self.budget.on_the_clock:
-            self.taken.append(progress)
+            self.record.progress.append(progress)
         self._rate = self.schedule.rate(progress)
         self.optimizer.set_rate(self._rate)
 
@@ -203,8 +208,10 @@ class Loop:
     def _due(self, before: float, progress: float, finished: bool) -> set[str]:
         """What is to happen after this step: log, validate, save, snapshot."""
         plan, step = self.plan, self.position.step
-        sixteenth = finished or int(progress * _VALIDATIONS) > int(before * _VALIDATIONS)
-        validate = sixteenth if plan.eval_every == "auto" else finished or step % plan.eval_every == 0
+        validate = (
+            self._time_to_validate(before, progress) if plan.eval_every == "auto" else step % plan.eval_every == 0
+        )
+        validate = validate or finished
         save = validate if plan.checkpoint_every == "auto" else step % plan.checkpoint_every == 0
         waited = self.position.seconds - self._saved_at
         wishes = {
@@ -214,6 +221,14 @@ class Loop:
             "snapshot": plan.snapshots and step.bit_count() == 1 and step < 2**_SNAPSHOTS,
         }
         return {what for what, wished in wishes.items() if wished}
+
+    def _time_to_validate(self, before: float, progress: float) -> bool:
+        """Whether a run that is left to itself validates after this step."""
+        if self.budget.recorded is not None:
+            return self.position.step in self.budget.recorded.validated
+        if self.budget.on_the_clock and self._validating > _VALIDATING * (self.position.seconds - self._began):
+            return False
+        return int(progress * _VALIDATIONS) > int(before * _VALIDATIONS)
 
     def _report(self, due: set[str]) -> str | None:
         """Measures and tells what is due, keeps what is best; gives the reason to stop, if an observer has one."""
@@ -230,6 +245,8 @@ class Loop:
             row["tokens_per_second"] = round(speed, 1)
         if "validate" in due:
             row["val_loss"] = self._validated()
+            if self.budget.on_the_clock:
+                self.record.validated.append(position.step)
             best = position.best is None or row["val_loss"] < position.best
             if best:
                 position.best, position.best_step = row["val_loss"], position.step
@@ -274,6 +291,7 @@ class Loop:
             loss = self.evaluate()
         self.model.train()
         self._last_validation = time.perf_counter() - started
+        self._validating += self._last_validation
         if not math.isfinite(loss):
             raise _not_finite("validation loss", self.position.step)
         return loss

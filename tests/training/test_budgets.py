@@ -2,7 +2,7 @@
 
 import pytest
 
-from microformer.training.budgets import Budget, steps_for
+from microformer.training.budgets import Budget, Record, steps_for
 
 
 def test_progress_is_the_share_of_steps_or_of_time_whichever_is_larger():
@@ -31,7 +31,7 @@ def test_a_leg_with_nothing_to_use_is_used_up():
 
 
 def test_a_recorded_schedule_is_followed_whatever_the_clock_says():
-    replay = Budget(steps=None, seconds=60.0, recorded=[0.0, 0.2, 0.7])
+    replay = Budget(steps=None, seconds=60.0, recorded=Record([0.0, 0.2, 0.7]))
 
     assert [replay.progress(step, 1e6) for step in range(4)] == [0.0, 0.2, 0.7, 1.0]
     assert not replay.on_the_clock

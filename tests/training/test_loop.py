@@ -15,7 +15,7 @@ from microformer.models.spec import Gelu, LayerSpec, ModelSpec, RMSNorm, Rope, S
 from microformer.training import loop as loop_module
 from microformer.training.averaging import Average
 from microformer.training.batches import Shuffled
-from microformer.training.budgets import Budget
+from microformer.training.budgets import Budget, Record
 from microformer.training.loop import Loop, Plan
 from microformer.training.observers import EarlyStopping, Observer
 from microformer.training.optimizers import Optimizer, Recipe
@@ -435,7 +435,7 @@ def test_a_run_by_the_clock_ends_in_time_with_its_schedule_complete(monkeypatch)
 
     assert trial.run() == "finished"
     assert trial.loop.position.step == 30
-    assert trial.loop.taken == pytest.approx([step / 30 for step in range(30)])
+    assert trial.loop.record.progress == pytest.approx([step / 30 for step in range(30)])
     assert trial.rows.rows[-1]["seconds"] == pytest.approx(60)
 
 
@@ -456,13 +456,13 @@ def test_a_run_by_the_clock_is_repeated_to_the_bit_by_the_schedule_it_recorded(m
     first.run()
     torch.manual_seed(1)
     clock.seconds_a_step = 0.7  # a faster machine
-    again = Trial(budget=Budget(steps=None, seconds=60.0, recorded=first.loop.taken), **how)
+    again = Trial(budget=Budget(steps=None, seconds=60.0, recorded=first.loop.record), **how)
     clock.drive(again)
     again.run()
 
     assert same_weights(first, again)
     assert again.rows.losses() == first.rows.losses()
-    assert again.loop.taken == []
+    assert again.loop.record == Record()
 
 
 def test_a_run_by_the_clock_that_is_resumed_keeps_its_time_and_its_record(monkeypatch):
@@ -477,7 +477,23 @@ def test_a_run_by_the_clock_that_is_resumed_keeps_its_time_and_its_record(monkey
 
     assert resumed.loop.position.step == 30
     assert resumed.loop.position.seconds == pytest.approx(60)
-    assert resumed.loop.taken == pytest.approx([step / 30 for step in range(30)])
+    assert resumed.loop.record.progress == pytest.approx([step / 30 for step in range(30)])
+
+
+def test_on_the_clock_validations_take_a_twentieth_of_the_time_and_a_replay_repeats_them(monkeypatch):
+    clock = Clock(monkeypatch, seconds_a_step=1.0)
+    slow = Trial(budget=Budget(steps=None, seconds=320.0))
+    clock.drive(slow, seconds_a_validation=8.0)
+    slow.run()
+    often = Trial(budget=Budget(steps=None, seconds=320.0))
+    clock.drive(often, seconds_a_validation=0.5)
+    often.run()
+    again = Trial(budget=Budget(steps=None, seconds=320.0, recorded=slow.loop.record))
+    again.run()
+
+    validations = [sum("val_loss" in row for row in trial.rows.rows) for trial in (slow, often, again)]
+    assert validations == [3, 16, 3]  # one before its cost is known, one that is affordable, one at the end
+    assert again.rows.losses() == slow.rows.losses()
 
 
 def test_the_speed_counts_neither_validations_nor_saving(monkeypatch):
