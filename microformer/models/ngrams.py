@@ -31,9 +31,8 @@ class NGrams(nn.Module):
         super().__init__()
         self.order = order
         self.symbols = vocab_size + 1  # the last one stands for "nothing yet"
-        self.tables = nn.ModuleList(
-            Embedding(min(entries, self.symbols**n), width, std=0.0) for n in range(2, order + 1)
-        )
+        self.rows = [min(entries, self.symbols**n) for n in range(2, order + 1)]
+        self.tables = nn.ModuleList(Embedding(rows, width, std=0.0) for rows in self.rows)
 
     def forward(
         self, ids: Int[Tensor, "batch pos"], recent: Int[Tensor, "batch recent"], position: Int[Tensor, "*batch pos"]
@@ -47,10 +46,10 @@ class NGrams(nn.Module):
         """
         text = torch.cat([recent, ids], dim=1)
         key, total = ids, torch.zeros((), device=ids.device)
-        for n, table in enumerate(self.tables, 2):
+        for n, table, rows in zip(range(2, self.order + 1), self.tables, self.rows, strict=True):
             before = text[:, self.order - n : text.shape[1] - n + 1]
             key = key * self.symbols + before.masked_fill(position < n - 1, self.symbols - 1)
-            total = total + table(self._row(key, table.weight.shape[0], n))
+            total = total + table(self._row(key, rows, n))
         return total
 
     def _row(self, key: Int[Tensor, "batch pos"], rows: int, n: int) -> Int[Tensor, "batch pos"]:
