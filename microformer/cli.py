@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from microformer import devices
 from microformer.errors import INTERRUPTED, MicroformerError, SettingsError, nearest, notice
 from microformer.settings import GROUPS, convert
 
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and gives its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
+    devices.share_cores()
     _speak_utf8()
     try:
         try:

@@ -15,7 +15,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 MARGIN = 1.3  # how many times faster the less usual choice must be before it is taken
 _MOST_THREADS = 1024
+# Where a pass takes less than these, waking a second thread for each of its operations takes longer than they do.
+_FEW_OPERATIONS = 2e7
 _PROBE_SECONDS = 0.12  # for all cases together; warm-up comes on top
 # The most that one timed pass computes: some milliseconds either way, and enough to fill a GPU.
 _PROBE_FLOPS = {"cpu": 1.6e9, "cuda": 5e10, "mps": 5e10}
@@ -165,6 +168,35 @@ def use(compute: Compute) -> None:
     _keep_freed_memory()
     if compute.device == "cuda":
         torch.set_float32_matmul_precision("high" if compute.precision == "bfloat16" else "highest")
+
+
+def share_cores() -> None:
+    """Lets the threads of torch's operations wait for one another only briefly before they sleep.
+
+    GNU's OpenMP has them wait awake for milliseconds. Where another program takes one of the cores, however small, each
+    operation then lasts until the system takes turns, and a step several times as long. Some microseconds of waiting
+    cost an idle machine nothing. To be called before torch is first imported; what the user has set stands.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "5000"
+
+
+@contextmanager
+def threads_for(operations: float) -> Iterator[None]:
+    """While inside, an operation uses one thread if there is little to do.
+
+    Args:
+        operations: multiplications between two points where threads must meet, such as those of one token's pass.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if operations < _FEW_OPERATIONS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _keep_freed_memory() -> None:

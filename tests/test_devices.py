@@ -502,3 +502,27 @@ def test_importing_the_module_does_not_import_torch():
     environment = {**os.environ, "PYTHONPATH": str(Path(devices.__file__).parents[1])}
 
     assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
+
+
+def test_threads_wait_briefly_unless_the_user_has_said_how(monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    devices.share_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == "5000"
+
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    devices.share_cores()
+    assert "GOMP_SPINCOUNT" not in os.environ
+
+
+@pytest.mark.parametrize(("operations", "threads"), [(1e5, 1), (1e9, 2)])
+def test_little_work_is_done_by_one_thread_and_the_others_are_there_again_after_it(operations, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with devices.threads_for(operations):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -70,19 +70,20 @@ def stream_text(
     decoders = [run.tokenizer.decoder() for _ in prompts]
     held = [""] * len(prompts)  # text that may be the beginning of `stop`
     open_rows = set(range(len(prompts)))
-    for step in generation.stream(run.model, ids, sampler, max_new_tokens, seed=seed):
-        for row, chosen in enumerate(step):
-            if chosen is None or row not in open_rows:
-                continue
-            held[row] += decoders[row].push(chosen)
-            if stop and stop in held[row]:
-                open_rows.discard(row)
-                held[row] = held[row].split(stop)[0]
-            piece, held[row] = _releasable(held[row], stop if row in open_rows else "")
-            if piece:
-                yield row, piece
-        if not open_rows:
-            return
+    with devices.threads_for(len(ids) * run.model.num_parameters()):
+        for step in generation.stream(run.model, ids, sampler, max_new_tokens, seed=seed):
+            for row, chosen in enumerate(step):
+                if chosen is None or row not in open_rows:
+                    continue
+                held[row] += decoders[row].push(chosen)
+                if stop and stop in held[row]:
+                    open_rows.discard(row)
+                    held[row] = held[row].split(stop)[0]
+                piece, held[row] = _releasable(held[row], stop if row in open_rows else "")
+                if piece:
+                    yield row, piece
+            if not open_rows:
+                return
     for row in sorted(open_rows):
         if rest := held[row] + decoders[row].finish():
             yield row, rest
