@@ -126,7 +126,7 @@ def choose(
     Args:
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto", "float32" or "bfloat16"; bfloat16 may be asked for where it is only imitated.
-        threads: CPU threads; 0 for the cores that this process may use.
+        threads: CPU threads; 0 for the cores that this process may use, or one where there is too little to share.
         width: the model's width (d_model): the probe's products have its shape, rounded to a power of two.
         tokens: tokens a step, likewise.
         machine: what to ask about the machine; this one if left out.
@@ -139,7 +139,7 @@ def choose(
     _check_word("PRECISION", precision, PRECISIONS)
     accelerators = machine.accelerators() if device != "cpu" else []
     _check_device(device, accelerators)
-    threads = _checked_threads(threads) or machine.cores()
+    threads = _checked_threads(threads) or (1 if tokens * width**2 < _FEW_OPERATIONS / 10 else machine.cores())
 
     devices = ["cpu", *accelerators[:1]] if device == "auto" else [device]
     native = {each: machine.has_bfloat16(each) for each in devices}

@@ -147,7 +147,7 @@ class MachineSettings:
     precision: str = setting(
         "auto", "float32 or bfloat16; auto: what a short probe finds faster", choices=("auto", "float32", "bfloat16")
     )
-    threads: int | Auto = setting("auto", "CPU threads; auto: the cores this process may use", least=1, most=1024)
+    threads: int | Auto = setting("auto", "CPU threads; auto: the cores this process may use, one for a tiny model", least=1, most=1024)
 
 
 GROUPS: dict[str, type] = {
