@@ -4,11 +4,13 @@ Torch is imported inside the verbs that need it, so that `--help`, `runs` and a 
 """
 
 import argparse
+import errno
 import io
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,12 +44,54 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: the package {missing.name!r} is missing.\nhint: pip install -e .", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # Whoever read has seen enough. What is still buffered must not raise again when Python closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read has seen enough
         return 0
+    except OSError as error:
+        # Files say their names, and ours are explained where they are written: what is left is standard output.
+        if debug or error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        _drop_output()
+        print(f"error: can't write the output: {error.strerror}.\nhint: send it elsewhere.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _drop_output() -> None:
+    """What is still buffered, and what comes, goes nowhere; it must not raise again when Python closes the stream."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _GoesOn(io.TextIOBase):
+    """Standard output for work that goes on when nobody reads it any more, or there is no room for it."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return self._tried(self.stream.write, text) or len(text)
+
+    def flush(self) -> None:
+        self._tried(self.stream.flush)
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.stream.encoding
+
+    def _tried(self, what: Callable[..., Any], *words: Any) -> Any:
+        try:
+            return what(*words)
+        except OSError as error:
+            _drop_output()
+            notice(f"the output can't be written any more ({error.strerror}); the training goes on without it.")
+            return None
 
 
 def _speak_utf8() -> None:
@@ -217,7 +261,8 @@ def _train(args: argparse.Namespace) -> int:
         settings.resolve(args.config, given)  # a mistake is told before torch takes its second to load
     from microformer import pipeline
 
-    run = pipeline.train(args.config, run=args.run, resume=args.resume, **given)
+    with redirect_stdout(_GoesOn(sys.stdout)):
+        run = pipeline.train(args.config, run=args.run, resume=args.resume, **given)
     ended = run.info["ended"]
     return INTERRUPTED if ended and ended["how"] == "interrupted" else 0
 
@@ -245,6 +290,10 @@ def _add_generate(verb: argparse.ArgumentParser) -> None:
     ):
         verb.add_argument(flag, type=_number(flag, kind), default=default, metavar=metavar, help=f"{about} [{default}]")
     verb.add_argument("--stop", default="", metavar="TEXT", help="end a text before this comes")
+    _add_unknown(verb)
+
+
+def _add_unknown(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--unknown", type=_one_of("--unknown", "error", "skip"), default="error", metavar="WHAT",
         help="what becomes of characters not in the vocabulary: error or skip [error]",
@@ -255,8 +304,9 @@ def _generate(args: argparse.Namespace) -> int:
     from microformer import runs
 
     run = runs.find(args.run, checkpoint=args.checkpoint)
-    if args.max_new_tokens < 1 or args.num_samples < 1:
-        raise SettingsError("--max-new-tokens and --num-samples must be 1 or more.", "leave them out for 500 and 1.")
+    for flag, number in (("--max-new-tokens", args.max_new_tokens), ("--num-samples", args.num_samples)):
+        if number < 1:
+            raise SettingsError(f"{flag} {number} can't be: it is 1 or more.", "leave it out for the usual number.")
     if args.prompt:
         _write(run, args, args.prompt, 0.8 if args.temperature is None else args.temperature)
         return 0
@@ -280,17 +330,18 @@ def _write(run: Any, args: argparse.Namespace, prompts: list[str], temperature: 
     from microformer import generation, pipeline
 
     sampler = generation.Sampler(temperature, args.top_k, args.top_p, args.min_p)
+    pipeline.check_memory(run, len(prompts) * args.num_samples)  # before as many strings are made
     texts = [prompt for prompt in prompts for _ in range(args.num_samples)]
     options = {"seed": args.seed, "unknown": args.unknown, "stop": args.stop}
     pieces = pipeline.stream_text(run, texts, sampler, args.max_new_tokens, **options)
     if len(texts) == 1:
         first = next(pieces, (0, ""))  # before anything is printed: a prompt that can't be used is an error alone
-        print(texts[0] + first[1], end="", flush=True)
+        print(pipeline.as_read(run, texts[0], args.unknown) + first[1], end="", flush=True)
         for _, piece in pieces:
             print(piece, end="", flush=True)
         print(flush=True)
         return
-    written = list(texts)
+    written = [pipeline.as_read(run, text, args.unknown) for text in texts]
     for row, piece in pieces:
         written[row] += piece
     for number, text in enumerate(written, 1):
@@ -316,6 +367,7 @@ def _add_eval(verb: argparse.ArgumentParser) -> None:
         help="train or val, of the run's data [val]",
     )  # fmt: skip
     verb.add_argument("--text", metavar="FILE", help="score this text instead of a split")
+    _add_unknown(verb)
     verb.add_argument(
         "--context", type=_one_of("--context", "blocks", "sliding"), default="blocks", metavar="HOW",
         help="what is seen before a token: blocks or sliding [blocks]",
@@ -330,7 +382,7 @@ def _eval(args: argparse.Namespace) -> int:
     text = files.read_text(Path(args.text)) if args.text else None
     from microformer import pipeline
 
-    found = pipeline.evaluate(run, split=args.split, text=text, context=args.context)
+    found = pipeline.evaluate(run, split=args.split, text=text, context=args.context, unknown=args.unknown)
     if args.json:
         print(json.dumps({"run": run.name, "checkpoint": args.checkpoint, "context": args.context, **found}))
         return 0

@@ -182,7 +182,7 @@ def share_cores() -> None:
 
 
 @contextmanager
-def threads_for(operations: float) -> Iterator[None]:
+def threads_for(operations: int | float) -> Iterator[None]:
     """While inside, an operation uses one thread if there is little to do.
 
     Args:

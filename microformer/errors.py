@@ -47,6 +47,10 @@ class TrainingError(MicroformerError):
     """A training that can't go on: a loss that is not a number, memory that ran out."""
 
 
+class DivergedError(TrainingError):
+    """A loss or a gradient that is not a number."""
+
+
 class GenerationError(MicroformerError):
     """A prompt or a sampling option that can't be used."""
 

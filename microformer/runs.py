@@ -86,8 +86,20 @@ class Run:
 
     @cached_property
     def tokenizer(self) -> tokenization.Tokenizer:
-        """Text to ids and back."""
-        return tokenization.load(self.folder / "tokenizer.json")
+        """Text to ids and back.
+
+        Raises:
+            DataError: it can't be read.
+            RunError: it is of another vocabulary than the model.
+        """
+        tokenizer = tokenization.load(self.folder / "tokenizer.json")
+        if tokenizer.vocab_size != self.spec.vocab_size:
+            raise RunError(
+                f"{self.folder / 'tokenizer.json'} has {tokenizer.vocab_size} tokens, and the model "
+                f"{self.spec.vocab_size}.",
+                "it is another run's; restore it.",
+            )
+        return tokenizer
 
     @cached_property
     def model(self) -> "Microformer":
@@ -128,6 +140,9 @@ class Run:
             RunError: it is damaged.
         """
         path = self.folder / "checkpoints" / "index.json"
+        if not path.is_file() and any(one.is_dir() for one in path.parent.glob("*-*")):
+            # It is written before the first checkpoint, so it was there.
+            raise RunError(f"{path} is missing, and checkpoints are there.", "restore it, or delete that run.")
         index = files.read_json(path) if path.is_file() else _INDEX
         if not isinstance(index, dict) or index.keys() != _INDEX.keys():
             raise RunError(f"{path} is damaged: it is no index of checkpoints.", "restore it, or delete that run.")

@@ -8,6 +8,7 @@ line wins over the config file, which wins over the defaults here, their one hom
 
 import json
 import math
+import os
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -147,7 +148,9 @@ class MachineSettings:
     precision: str = setting(
         "auto", "float32 or bfloat16; auto: what a short probe finds faster", choices=("auto", "float32", "bfloat16")
     )
-    threads: int | Auto = setting("auto", "CPU threads; auto: the cores this process may use, one for a tiny model", least=1, most=1024)
+    threads: int | Auto = setting(
+        "auto", "CPU threads; auto: the cores this process may use, one for a tiny model", least=1, most=1024
+    )
 
 
 GROUPS: dict[str, type] = {
@@ -227,6 +230,11 @@ def read_config(config: str | Path | None) -> dict[str, Any]:
     """
     if config is None:
         path = Path("config.py")
+        if os.path.lexists(path) and not path.is_file():
+            raise SettingsError(
+                f"{path} is {'a folder' if path.is_dir() else 'a link to nothing'}.",
+                "take it away, or name another: --config FILE.",
+            )
         return _run_config(path) if path.is_file() else {}
     ready = Path(__file__).parent / "configs"
     names = sorted(one.stem for one in ready.glob("[a-z]*.py"))

@@ -153,7 +153,8 @@ def test_importing_the_package_does_not_import_torch():
         (["generate", "--top-k", "few"], "--top-k 'few' is not a whole number.", "give one, such as 1."),
         (["generate", "--prompt"], "--prompt: expected one argument.", None),
         (["train", "--qk-norm", "maybe"], "QK_NORM 'maybe' is not True or False.", None),
-        (["train", "--config", "quik"], "there is no config 'quik'.", "give a file, or one of the ready ones: quick."),
+        (["train", "--config", "quik"], "there is no config 'quik'.",
+         "give a file, or one of the ready ones: quick, shakespeare_fast."),
         (["prepare", "--input", "a", "--corpus", "b"], "--input and --corpus both name the text.", "give one of them."),
     ],
 )  # fmt: skip
@@ -164,6 +165,24 @@ def test_a_mistake_is_told_with_what_was_probably_meant(words, sentence, hint, c
 
     assert found[0] == sentence
     assert hint is None or found[1] == hint
+
+
+@pytest.mark.parametrize("words", [["prepare", "--input", ""], ["train", "--corpus", ""]])
+def test_an_empty_path_is_refused_and_not_taken_for_the_folder(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text(book(), encoding="utf-8")
+
+    assert refused(capsys, *words)[0] == "the path of the text is empty."
+
+
+def test_a_config_py_that_is_no_file_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("config.py").mkdir()
+    assert refused(capsys, "train")[0] == "config.py is a folder."
+
+    Path("config.py").rmdir()
+    Path("config.py").symlink_to("nowhere.py")
+    assert refused(capsys, "train")[0] == "config.py is a link to nothing."
 
 
 def test_a_config_that_raises_is_told_with_its_line(capsys, tmp_path, monkeypatch):
@@ -290,6 +309,11 @@ def test_unknown_characters_are_named_and_refused_or_skipped(here, capsys):
     assert refused(capsys, "generate", "--prompt", "Жß", "--unknown", "skip")[0].startswith("the prompt has no")
 
 
+def test_what_is_skipped_is_not_written_either(here, capsys):
+    assert command("generate", "--prompt", "The €cat", "--unknown", "skip", "--max-new-tokens", 3) == 0
+    assert capsys.readouterr().out.startswith("The cat")
+
+
 def test_an_empty_prompt_is_refused(here, capsys):
     assert refused(capsys, "generate", "--prompt", "")[0] == "the prompt is empty."
 
@@ -313,7 +337,7 @@ def test_a_prompt_longer_than_the_context_is_taken_with_one_notice(here, capsys)
         (["--top-p", "0"], "top-p 0.0 can't be"),
         (["--top-k", "-1"], "top-k -1 can't be"),
         (["--min-p", "2"], "min-p 2.0 can't be"),
-        (["--max-new-tokens", "0"], "--max-new-tokens and --num-samples must be 1 or more"),
+        (["--max-new-tokens", "0"], "--max-new-tokens 0 can't be"),
         (["--checkpoint", "99"], "has no checkpoint '99'"),
     ],
 )
@@ -337,6 +361,46 @@ def test_a_closed_pipe_ends_quietly(words, here):
 
     assert ended.returncode == 0
     assert ended.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("words", [["generate", "--prompt", "The"], ["runs", "--json"]])
+def test_an_output_without_room_is_one_sentence(words, here):
+    with open("/dev/full", "w") as full:
+        ended = in_a_shell(*words, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+
+    assert ended.returncode == 2
+    assert ended.stderr == "error: can't write the output: No space left on device.\nhint: send it elsewhere.\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the shell there has no such pipes")
+def test_a_training_whose_output_nobody_reads_any_more_goes_on(with_data):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as closed:
+        words = ["train", "--run", "unread", *flags(**TINY, max_steps=6)]
+        ended = in_a_shell(*words, capture_output=False, stdout=closed, stderr=subprocess.PIPE)
+
+    assert ended.returncode == 0, ended.stderr
+    assert "the training goes on without it" in ended.stderr
+    assert info("unread")["ended"]["step"] == 6
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(here, capsys):
+    path = Path("runs/r/tokenizer.json")
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer["vocab"]["ß"] = len(tokenizer["vocab"])
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+    sentence, hint = refused(capsys, "generate", "--prompt", "The")
+    assert f"has {len(tokenizer['vocab'])} tokens, and the model {len(tokenizer['vocab']) - 1}" in sentence
+    assert hint == "it is another run's; restore it."
+
+
+def test_more_texts_than_memory_holds_are_refused(here, capsys):
+    sentence, _ = refused(capsys, "generate", "--prompt", "The", "--num-samples", "100000000")
+
+    assert sentence.startswith("100,000,000 texts together take about ")
 
 
 def test_a_pipe_carries_utf_8_and_bytes_that_are_not_are_refused(here):
@@ -392,6 +456,17 @@ def test_eval_refuses_what_it_can_not_score(here, capsys):
     assert "too short" in refused(capsys, "eval", "--text", "empty.txt")[0]
     assert "can't read missing.txt" in refused(capsys, "eval", "--text", "missing.txt")[0]
     assert "no complete prepared data" in refused(capsys, "eval")[0]
+
+
+def test_eval_leaves_out_what_is_to_be_skipped(here, capsys):
+    Path("plain.txt").write_text("the cat sat on a mat", encoding="utf-8")
+    Path("more.txt").write_text("the cat €sat on a mat€", encoding="utf-8")
+    losses = []
+    for name in ("plain.txt", "more.txt"):
+        assert command("eval", "--text", name, "--unknown", "skip", "--json") == 0
+        losses.append(json.loads(capsys.readouterr().out)["nats_per_token"])
+
+    assert losses[0] == losses[1]
 
 
 def test_eval_refuses_the_split_of_other_data(here, capsys):

@@ -455,6 +455,23 @@ def test_a_loss_that_is_not_finite_stops_before_a_checkpoint_and_names_the_step(
     assert runs.find("r").index["last"] == "last-0000006"
     assert all(tensor.isfinite().all() for tensor in weights("r").values())
     assert all(row["step"] <= 7 for row in rows("r"))
+    assert (info("r")["ended"]["how"], info("r")["ended"]["step"]) == ("diverged", 8)
+    assert_refused(resume("--run", "r", max_steps=20), capsys, "diverged at step 8, and would again", "start a new one")
+
+
+@pytest.mark.parametrize("damage", ["cut short", "no index"])
+def test_a_run_that_can_not_be_gone_on_with_is_left_as_it_is(damage, capsys):
+    assert train("--run", "r") == 0
+    checkpoints = Path("runs/r/checkpoints")
+    if damage == "no index":
+        (checkpoints / "index.json").unlink()
+    else:
+        os.truncate(checkpoints / runs.find("r").index["last"] / "training.safetensors", 300)
+    before = {path: path.read_bytes() for path in Path("runs/r").rglob("*") if path.is_file()}
+
+    assert_refused(resume("--run", "r", max_steps=24), capsys, "runs/r/checkpoints", "restore")
+
+    assert {path: path.read_bytes() for path in Path("runs/r").rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def named(name: str) -> NamedCorpus:
     if name in CORPORA:
         return CORPORA[name]
     meant = nearest(name, CORPORA)
-    known = f"`microformer corpora` lists them: {', '.join(CORPORA)}. A file of your own goes to --input."
+    known = f"`microformer corpora` lists them: {', '.join(CORPORA)}. Your own text: microformer prepare --input FILE."
     as_a_file = " and no such file" if "." in name or "/" in name or os.sep in name else ""
     raise SettingsError(
         f'there is no corpus "{name}"{as_a_file}.', f'did you mean "{meant}"? {known}' if meant else known
@@ -128,6 +128,6 @@ def _python_topics() -> str:
     except ImportError as error:
         raise DataError(
             "this Python comes without its documentation topics, which pydocs is made from.",
-            "train on a text of your own: --input FILE.",
+            "use a text of your own: microformer prepare --input FILE.",
         ) from error
     return "\n\n".join(topics[title].strip() for title in sorted(topics)) + "\n"

@@ -379,7 +379,7 @@ def _vocabulary(text: Text, survey: _Survey, source: Source, settings: dict[str,
     """Surveys the text. Gives the tokenizer, and how many characters the training part has."""
     kind = settings["tokenizer"]
     if text.size == 0:
-        raise DataError(f"{source} is empty.", "put the text to learn from into it, or name another: --input FILE.")
+        raise DataError(f"{source} is empty.", "put the text to learn from into it, or name another.")
     whole = survey.chunks()
     tokenizer = None if kind == "bpe" else tokenization.train(kind, whole)
     for _ in whole:

@@ -46,8 +46,14 @@ class Source:
 
     @classmethod
     def files(cls, *inputs: str | os.PathLike[str], encoding: str = "utf-8", explicit: bool = True) -> "Source":
-        """Files, folders, or "-": one or several, read in this order."""
+        """Files, folders, or "-": one or several, read in this order.
+
+        Raises:
+            SettingsError: an empty path, such as a shell makes of a variable that is not set.
+        """
         spelt = [os.fspath(path) for path in inputs]
+        if "" in spelt:
+            raise SettingsError("the path of the text is empty.", "name a file or a folder; `.` is the one you are in.")
         absolute = (path if path == STANDARD_INPUT else os.path.abspath(path) for path in spelt)
         return cls(inputs=tuple(absolute), encoding=encoding, explicit=explicit)
 
@@ -181,7 +187,7 @@ def opened(source: Source, progress: ByteProgress | None = None) -> Iterator[Tex
             path = find(corpus, progress)
         except NoNetwork as error:
             if source.explicit or corpus == FALLBACK:
-                error.hint = f"check the network, or use what needs none: --corpus {FALLBACK}, or --input FILE."
+                error.hint = f"check the network, or use what needs none: --corpus {FALLBACK}, or a file of your own."
                 raise
             notice(
                 f"no network to fetch {corpus} with, so {FALLBACK} is used: Python's own documentation. "
@@ -214,7 +220,7 @@ def expanded(source: Source) -> tuple[Path, ...]:
             if not beneath:
                 raise DataError(
                     f"the folder {shown(path)} has no text: no file beneath it ends in {', '.join(TEXT_SUFFIXES)}.",
-                    "name the files themselves, or another folder: --input PATH.",
+                    "name the files themselves, or another folder.",
                 )
             found += beneath
         elif path.exists():

@@ -105,7 +105,7 @@ def _cell(arm: Arm, seed: int, chosen: Settings, folder: Path, code: str) -> Cel
     if done.returncode == INTERRUPTED:
         raise KeyboardInterrupt
     run = Run(folder / RUNS / name)
-    if done.returncode:
+    if done.returncode and not ((run.folder / "run.json").is_file() and _ended(run)):
         said = done.stderr.splitlines() or ["it ended without a word"]
         reason = next((line.removeprefix("error: ") for line in said if line.startswith("error: ")), said[-1])
         return Cell(arm.name, seed, run.folder, False, reason)
@@ -118,6 +118,8 @@ def _ended(run: Run) -> bool:
 
 
 def _read(arm: Arm, seed: int, run: Run, reused: bool) -> Cell:
+    if run.info["ended"]["how"] == "diverged":
+        return Cell(arm.name, seed, run.folder, reused, f"it diverged at step {run.info['ended']['step']}")
     rows = run.metrics
     curve = tuple((row["seconds"], int(row["step"]), row["val_loss"]) for row in rows if "val_loss" in row)
     loss = run.info["figures"]["val_loss"]

@@ -7,7 +7,7 @@ report      what is said before and after a training
 """
 
 from microformer.pipeline.preparing import prepare, prepared_data
-from microformer.pipeline.text import evaluate, generate, stream_text
+from microformer.pipeline.text import as_read, check_memory, evaluate, generate, stream_text
 from microformer.pipeline.training import train
 
-__all__ = ["evaluate", "generate", "prepare", "prepared_data", "stream_text", "train"]
+__all__ = ["as_read", "check_memory", "evaluate", "generate", "prepare", "prepared_data", "stream_text", "train"]

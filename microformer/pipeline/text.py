@@ -38,7 +38,16 @@ def generate(
     """
     sampler = generation.Sampler(temperature, top_k, top_p, min_p)
     pieces = stream_text(run, [prompt], sampler, max_new_tokens, seed=seed, unknown=unknown)
-    return prompt + "".join(piece for _, piece in pieces)
+    return as_read(run, prompt, unknown) + "".join(piece for _, piece in pieces)
+
+
+def as_read(run: Run, prompt: str, unknown: Literal["error", "skip"] = "error") -> str:
+    """The prompt without what the model can't read.
+
+    Raises:
+        DataError: an unknown character that is not to be skipped.
+    """
+    return run.tokenizer.decode(run.tokenizer.encode(prompt, unknown).tolist())
 
 
 def stream_text(
@@ -56,6 +65,7 @@ def stream_text(
     Args:
         stop: a row's text ends before the first place where this comes in what was generated; "" for nowhere.
     """
+    check_memory(run, len(prompts))
     ids = [run.tokenizer.encode(prompt, unknown).tolist() for prompt in prompts]
     for prompt, encoded in zip(prompts, ids, strict=True):
         if not encoded:
@@ -89,6 +99,19 @@ def stream_text(
             yield row, rest
 
 
+def check_memory(run: Run, texts: int) -> None:
+    """Raises GenerationError where what is remembered of so many texts is more than there is room for."""
+    there = devices.memory_available()
+    spec = run.spec
+    # Keys and values of each layer, twice: the room for them grows by doubling.
+    needed = texts * spec.num_layers * 2 * spec.embed_dim * spec.max_seq_len * 4 * 2
+    if there is not None and needed > there:
+        raise GenerationError(
+            f"{texts:,} texts together take about {needed / 1e9:,.1f} GB, and {there / 1e9:,.1f} GB are free.",
+            "ask for fewer at a time: --num-samples.",
+        )
+
+
 def _releasable(text: str, stop: str) -> tuple[str, str]:
     """The part of `text` that can't be the beginning of `stop`, and the rest."""
     kept = next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
@@ -96,7 +119,12 @@ def _releasable(text: str, stop: str) -> tuple[str, str]:
 
 
 def evaluate(
-    run: Run, *, split: str = "val", text: str | None = None, context: Literal["blocks", "sliding"] = "blocks"
+    run: Run,
+    *,
+    split: str = "val",
+    text: str | None = None,
+    context: Literal["blocks", "sliding"] = "blocks",
+    unknown: Literal["error", "skip"] = "error",
 ) -> dict[str, Any]:
     """The exact loss of a run's model over a split of its data, or over a text.
 
@@ -104,6 +132,7 @@ def evaluate(
         split: `train` or `val`, of the data the run was trained on.
         text: scored instead of a split; its first token has nothing before it and is not scored.
         context: `blocks` or `sliding`, see the evaluation module.
+        unknown: whether characters of `text` that the vocabulary lacks are refused or left out.
 
     Returns:
         nats_per_token, bits_per_char, bits_per_byte, perplexity, tokens.
@@ -113,6 +142,7 @@ def evaluate(
     """
     prime = None
     if text is not None:
+        text = as_read(run, text, unknown)
         ids = torch.from_numpy(run.tokenizer.encode(text))
         first = run.tokenizer.decode(ids[:1].tolist())
         scored = text[len(first) :] if text.startswith(first) else text  # else it is a part of a character

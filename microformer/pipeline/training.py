@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from microformer import corpora, devices, evaluation, files, runs, settings, tokenization
-from microformer.errors import RunError, SettingsError, TrainingError, notice
+from microformer.errors import DivergedError, MicroformerError, RunError, SettingsError, TrainingError, notice
 from microformer.models.model import Microformer
 from microformer.models.spec import ModelSpec
 from microformer.pipeline import report
@@ -133,6 +133,11 @@ def _resume(run: Run, given: Mapping[str, Any], show: bool) -> Run:
     _check_budget(after)
     data = data_of(run)
     leg, ended = run.info["legs"][-1], run.info["ended"]
+    if ended and ended["how"] == "diverged":
+        raise RunError(
+            f"the run {run.name!r} diverged at step {ended['step']:,}, and would again.",
+            "start a new one with a lower --learning-rate; this one's last good checkpoint can be used.",
+        )
     more = _budgets(after) != _budgets(before)
     if ended and ended["how"] != "interrupted":
         # A run that stopped early has budget left: more patience is enough to go on.
@@ -149,15 +154,24 @@ def _resume(run: Run, given: Mapping[str, Any], show: bool) -> Run:
         notice(f"the run {run.name!r} was stopped before its first checkpoint; it starts again from step 0.")
     # A budget that changes on the way is a leg too, one that begins where the leg before it began.
     legs = [*run.info["legs"], {**leg, **_budgets(after)}] if more else run.info["legs"]
-    run.write_info({**run.info, "settings": after.flat(), "legs": legs, "ended": None})
-    return _train(Run(run.folder), data, show)
+    changed = {**run.info, "settings": after.flat(), "legs": legs, "ended": None}
+    return _train(Run(run.folder), data, show, changed)
 
 
-def _train(run: Run, data: corpora.Prepared, show: bool) -> Run:
-    """Trains the run as its folder describes it, from its last checkpoint on if there is one."""
-    training, machine = run.settings.training, run.settings.machine
+def _train(run: Run, data: corpora.Prepared, show: bool, changed: Mapping[str, Any] | None = None) -> Run:
+    """Trains the run as its folder describes it, from its last checkpoint on if there is one.
+
+    Args:
+        changed: what run.json is to say from now on. It is put back as it was where the run can't be gone on with.
+    """
+    before = run.info
+    machine = run.settings.machine
     compute = devices.choose(machine.device, machine.precision, int(machine.threads))
     devices.use(compute)
+    if changed is not None:
+        run.write_info(changed)
+        run = Run(run.folder)
+    training = run.settings.training
     model = Microformer(run.spec, training.seed).to(compute.device)
     model.compute_dtype = compute.torch_dtype
     legs = run.info["legs"]
@@ -188,11 +202,21 @@ def _train(run: Run, data: corpora.Prepared, show: bool) -> Run:
             observers=observers,
             asked_to_stop=asked_to_stop,
         )
-        _restore(run, loop, stopping)
+        try:
+            _restore(run, loop, stopping)
+        except MicroformerError:
+            run.write_info(before)
+            raise
         if show:
             report.say_sizes(run, data, budget)
-        with progress or nullcontext():
-            how = loop.run()
+        try:
+            with progress or nullcontext():
+                how = loop.run()
+        except DivergedError:
+            position = loop.position
+            ended = {"how": "diverged", "at": _now(), "step": position.step, "seconds": round(position.seconds, 3)}
+            run.write_info({**run.info, "ended": ended})
+            raise
     return _finish(run, loop, data, how, show)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from microformer.errors import TrainingError
+from microformer.errors import DivergedError
 from microformer.models.model import Microformer
 from microformer.training.averaging import Average
 from microformer.training.batches import Shuffled
@@ -109,7 +109,7 @@ class Loop:
             `finished`, `interrupted`, or the observer's reason.
 
         Raises:
-            TrainingError: a loss or a gradient was not finite; nothing of it was saved.
+            DivergedError: a loss or a gradient was not finite; nothing of it was saved.
         """
         self._resumed_at = time.perf_counter() - self.position.seconds
         self._saved_at = self.position.seconds
@@ -305,8 +305,8 @@ class Loop:
         self._speed_from = (time.perf_counter(), self.position.tokens)
 
 
-def _not_finite(what: str, step: int) -> TrainingError:
-    return TrainingError(
+def _not_finite(what: str, step: int) -> DivergedError:
+    return DivergedError(
         f"the {what} of step {step} is not a finite number; training stops before it reaches a checkpoint.",
-        "lower --learning-rate, or keep --grad-clip above 0; the last good checkpoint is kept.",
+        "start a new run with a lower --learning-rate, or --grad-clip above 0; what was good of this one is kept.",
     )

@@ -126,7 +126,8 @@ class _Bar:
 def _row(*cells: str) -> str:
     """Cells under one another, each as wide as its widest content can be."""
     widths = (9, 9, 12, 11, 10, 9, 9)
-    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+    # A loss of a diverging run may be wider than its column: a blank between all the same.
+    return "".join(f" {cell:>{width - 1}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def _thousands(number: float) -> str:
