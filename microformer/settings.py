@@ -397,16 +397,17 @@ def _checked(name: str, which: Field, value: Any) -> Any:
     if choices and value not in choices:
         meant = nearest(str(value), choices)
         hint = f"did you mean {meant!r}? " if meant else ""
-        raise SettingsError(f"{name.upper()} {value!r} is not known.", f"{hint}there are: {', '.join(choices)}.")
+        raise SettingsError(
+            f"{name.upper()} {value!r} is not known.",
+            f"{hint}{'There' if hint else 'there'} are: {', '.join(choices)}.",
+        )
     if isinstance(value, float) and not math.isfinite(value):
         raise _wrong_type(name, which, value)
     if not isinstance(value, str) and (
         (least is not None and not value >= least) or (most is not None and not value <= most)
     ):
         span = f"{least} or more" if most is None else f"from {least} to {most}"
-        raise SettingsError(
-            f"{name.upper()} {value} can't be: it must be {span}.", f"{name.upper()}: {which.metadata['about']}."
-        )
+        raise SettingsError(f"{name.upper()} {value} can't be: it must be {span}.", _meaning(name, which))
     return value
 
 
@@ -416,7 +417,12 @@ def _wrong_type(name: str, which: Field, value: Any) -> SettingsError:
         _plain(kind)
     ]
     words += ' or "auto"' if _allows_auto(kind) else ""
-    return SettingsError(f"{name.upper()} {value!r} is not {words}.", f"{name.upper()}: {which.metadata['about']}.")
+    return SettingsError(f"{name.upper()} {value!r} is not {words}.", _meaning(name, which))
+
+
+def _meaning(name: str, which: Field) -> str:
+    """A hint for a value that can't be."""
+    return f"leave it out for {_default(which)!r}; {name.upper()} is: {which.metadata['about']}."
 
 
 def _find(name: str, spelling: Callable[[str], str]) -> tuple[str, Field]:

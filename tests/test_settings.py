@@ -313,7 +313,7 @@ def test_a_value_of_the_wrong_kind_is_refused(name, value, kind):
         ("epochs", 1e300, "EPOCHS 1e+300 can't be"),
         ("seed", 2**63, "SEED"),
         ("threads", 0, "THREADS 0"),
-        ("optimizer", "muom", "OPTIMIZER 'muom' is not known.\nhint: did you mean 'muon'? there are: muon, adamw."),
+        ("optimizer", "muom", "OPTIMIZER 'muom' is not known.\nhint: did you mean 'muon'? There are: muon, adamw."),
         ("device", "tpu-v5", "DEVICE 'tpu-v5' is not known.\nhint: there are: auto, cpu, cuda, mps."),
         ("attention", "softmx", "ATTENTION 'softmx' is not known.\nhint: did you mean 'softmax'?"),
         ("feedforward", "gelu*3", "FEEDFORWARD 'gelu*3' describes 3 layers, and the model has 2."),
