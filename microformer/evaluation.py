@@ -48,7 +48,7 @@ def evaluate(
     prime: int | None,
     *,
     context: Literal["blocks", "sliding"] = "blocks",
-    tokens_at_once: int = 16384,
+    tokens_at_once: int = 8192,
 ) -> Loss:
     """The exact loss of a model over `ids`.
 
