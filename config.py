@@ -25,7 +25,7 @@ TOKENIZER = "char"  # char, byte, bpe
 VAL_FRACTION = 0.1  # share of the text, at its end, kept for validation; 0 for none
 
 # The training: what ends it, whichever comes first (0: no such limit)
-EPOCHS = 4.0  # times through the training text; may be a fraction
+EPOCHS = 3.0  # times through the training text; may be a fraction
 MAX_STEPS = 0  # optimizer steps
 MAX_MINUTES = 0.0  # minutes on the clock; the schedule runs over them
 

@@ -93,7 +93,7 @@ class TrainingSettings:
     """The training."""
 
     epochs: float = setting(
-        4.0, "budget: times through the training text; may be a fraction, 0 for no such limit", least=0, most=10**9
+        3.0, "budget: times through the training text; may be a fraction, 0 for no such limit", least=0, most=10**9
     )
     max_steps: int = setting(0, "budget: optimizer steps; 0 for no such limit", least=0)
     max_minutes: float = setting(
