@@ -1,4 +1,4 @@
-"""Three seconds of training: nanoGPT's CPU loss on Tiny Shakespeare (1.898 nats a character) on two cores.
+"""Three seconds and one validation to nanoGPT's CPU loss on Tiny Shakespeare (1.898 nats a character), two cores.
 
 One layer, and embeddings of up to four characters that spare it the spelling.
 """
