@@ -9,7 +9,7 @@ MAX_SEQ_LEN = 128  # context: how many tokens the model sees at once
 VOCAB_SIZE = 100  # Overridden at runtime (only TOKENIZER = "bpe" reads it)
 ATTENTION = "softmax"  # of each layer: softmax
 POSITIONS = "rope"  # rope, learned, sinusoidal, none
-FEEDFORWARD = "swiglu"  # swiglu, gelu, relu2
+FEEDFORWARD = "swiglu"  # swiglu, gelu, gelu_tanh, relu2
 NORM = "rmsnorm"  # rmsnorm, layernorm
 QK_NORM = True  # normalise queries and keys in each head
 TIE_EMBEDDINGS = False  # one matrix for embedding and unembedding

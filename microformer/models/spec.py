@@ -76,7 +76,12 @@ class RMSNorm:
 
 @dataclass(frozen=True)
 class Gelu:
-    """Two matrices with a GELU between (its tanh form, as in GPT-2)."""
+    """Two matrices with a GELU between."""
+
+
+@dataclass(frozen=True)
+class GeluTanh:
+    """Two matrices with GELU's tanh form between, as in GPT-1 and GPT-2."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,13 @@ class Swiglu:
 
 
 Attention = Softmax
-FeedForward = Union[Gelu, Relu2, Swiglu]  # noqa: UP007  (a plain `|` of classes is not one name to a JSON reader)
+FeedForward = Union[Gelu, GeluTanh, Relu2, Swiglu]  # noqa: UP007  (a plain `|` of classes is not one name to a JSON reader)
 PositionKind = Union[Learned, Sinusoidal, Rope, NoPositions]  # noqa: UP007
 Norm = Union[LayerNorm, RMSNorm]  # noqa: UP007
 
 # Each slot's kinds by the word that settings, run folders and docs use for them.
 ATTENTION: dict[str, type] = {"softmax": Softmax}
-FEEDFORWARD: dict[str, type] = {"gelu": Gelu, "relu2": Relu2, "swiglu": Swiglu}
+FEEDFORWARD: dict[str, type] = {"gelu": Gelu, "gelu_tanh": GeluTanh, "relu2": Relu2, "swiglu": Swiglu}
 POSITIONS: dict[str, type] = {"learned": Learned, "sinusoidal": Sinusoidal, "rope": Rope, "none": NoPositions}
 NORM: dict[str, type] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
 

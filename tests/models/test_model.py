@@ -106,7 +106,7 @@ def test_the_model_is_its_formula():
         scores = (q @ k.mT / math.sqrt(8)).masked_fill(~torch.ones(8, 8).tril().bool(), float("-inf"))
         x = x + linear((scores.softmax(-1) @ v).transpose(1, 2).flatten(2), "attention.W_O")
         y = F.layer_norm(x, (16,), part["norm_2.gain"], part["norm_2.bias"])
-        x = x + linear(F.gelu(linear(y, "feedforward.W_in"), approximate="tanh"), "feedforward.W_out")
+        x = x + linear(F.gelu(linear(y, "feedforward.W_in")), "feedforward.W_out")
     logits = F.layer_norm(x, (16,), w["norm.gain"], w["norm.bias"]) @ w["embed.weight"].T
 
     assert_close(model(ids).logits, logits, rtol=1e-4, atol=1e-4)
@@ -114,7 +114,7 @@ def test_the_model_is_its_formula():
 
 def test_feedforwards_are_their_formulas():
     x, no_tap = torch.randn(3, 2, 6, generator=torch.Generator().manual_seed(1)), Scope(None)
-    for layer in (MLP(6, 8, "gelu", bias=True), MLP(6, 8, "relu2", bias=True), Swiglu(6, 8, bias=True)):
+    for layer in (*(MLP(6, 8, kind, bias=True) for kind in ("gelu", "gelu_tanh", "relu2")), Swiglu(6, 8, bias=True)):
         for parameter in layer.parameters():
             torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(2))
         wide = layer.W_in(x)
@@ -124,6 +124,8 @@ def test_feedforwards_are_their_formulas():
                 middle = gate * torch.sigmoid(gate) * wide
             case MLP(activation="relu2"):
                 middle = torch.where(wide > 0, wide**2, 0)
+            case MLP(activation="gelu"):
+                middle = 0.5 * wide * (1 + torch.erf(wide / math.sqrt(2)))
             case _:
                 middle = 0.5 * wide * (1 + torch.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)))
 

@@ -17,6 +17,7 @@ from microformer.models.spec import (
     NORM,
     POSITIONS,
     Gelu,
+    GeluTanh,
     LayerNorm,
     LayerSpec,
     ModelSpec,
@@ -36,7 +37,7 @@ positions = st.one_of(
     positive.map(POSITIONS["sinusoidal"]),
 )
 norms = st.one_of(positive.map(LayerNorm), positive.map(RMSNorm))
-layers = st.builds(LayerSpec, st.just(Softmax()), st.sampled_from([Gelu(), Relu2(), Swiglu()]))
+layers = st.builds(LayerSpec, st.just(Softmax()), st.sampled_from([Gelu(), GeluTanh(), Relu2(), Swiglu()]))
 
 
 @st.composite

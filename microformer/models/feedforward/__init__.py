@@ -14,6 +14,8 @@ def build(kind: spec.FeedForward, model: spec.ModelSpec) -> nn.Module:
     match kind:
         case spec.Gelu():
             return MLP(model.embed_dim, model.ff_dim, "gelu", bias=model.bias)
+        case spec.GeluTanh():
+            return MLP(model.embed_dim, model.ff_dim, "gelu_tanh", bias=model.bias)
         case spec.Relu2():
             return MLP(model.embed_dim, model.ff_dim, "relu2", bias=model.bias)
         case spec.Swiglu():

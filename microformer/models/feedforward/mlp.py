@@ -1,6 +1,7 @@
 """The plain feed-forward: widen, bend, narrow.
 
-    y = act(x W_in) W_out        act = GELU in its tanh form, or ReLU²: max(0, x)²
+    y = act(x W_in) W_out        act = GELU: x Φ(x), with Φ the normal distribution, or a tanh in its place
+                                       ReLU²: max(0, x)²
 
 Vaswani et al. 2017, section 3.3. GELU: Hendrycks and Gimpel 2016. ReLU²: So et al. 2021, "Primer".
 """
@@ -19,7 +20,7 @@ class MLP(nn.Module):
 
     Args:
         embed_dim, ff_dim: the outer and the middle width.
-        activation: `gelu` or `relu2`.
+        activation: `gelu`, `gelu_tanh` or `relu2`.
     """
 
     def __init__(self, embed_dim: int, ff_dim: int, activation: str, *, bias: bool):
@@ -30,5 +31,14 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch pos d_model"], tap: Scope) -> Float[Tensor, "batch pos d_model"]:
         pre = tap("hook_pre", self.W_in(x))
-        post = F.gelu(pre, approximate="tanh") if self.activation == "gelu" else torch.relu(pre).square()
-        return self.W_out(tap("hook_post", post))
+        return self.W_out(tap("hook_post", self.act(pre)))
+
+    def act(self, pre: Tensor) -> Tensor:
+        """The activation."""
+        match self.activation:
+            case "gelu":
+                return F.gelu(pre)
+            case "gelu_tanh":
+                return F.gelu(pre, approximate="tanh")
+            case _:
+                return torch.relu(pre).square()
