@@ -1,15 +1,13 @@
 """Multi-head attention: what each position asks of those before it, and what it takes from them.
 
-    q, k, v = x W_Q, x W_K, x W_V   (split into heads)      out = concat(kernel(q, k, v)) W_O
+    q, k, v = x W_QKV   (three maps in one, split into heads)      out = concat(kernel(q, k, v)) W_O
 
 Vaswani et al. 2017, section 3.2.2. Owns the projections and the heads; the comparing and mixing is the kernel's.
 Queries and keys may be normalised in each head (Henry et al. 2020, "Query-Key Normalization"; as RMSNorm in Qwen3).
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from microformer.models import kernels, spec
 from microformer.models.linear import Linear
@@ -17,9 +15,6 @@ from microformer.models.norms import RMSNorm
 from microformer.models.positions import Order
 from microformer.models.state import KVCache
 from microformer.models.taps import Scope
-
-# Rows up to which three products take less time than putting their matrices together.
-_FEW = 16
 
 
 class Attention(nn.Module):
@@ -30,9 +25,7 @@ class Attention(nn.Module):
         width = model.embed_dim
         self.num_heads = model.num_heads
         self.kernel = kernels.build(kind)
-        self.W_Q = Linear(width, width, bias=model.bias, std=width**-0.5)
-        self.W_K = Linear(width, width, bias=model.bias, std=width**-0.5)
-        self.W_V = Linear(width, width, bias=model.bias, std=width**-0.5)
+        self.W_QKV = Linear(width, width, width, width, bias=model.bias, std=width**-0.5)
         self.W_O = Linear(width, width, bias=model.bias, std=0.0)
         self.norm_q = RMSNorm(model.d_head, 1e-6) if model.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(model.d_head, 1e-6) if model.qk_norm else nn.Identity()
@@ -45,7 +38,7 @@ class Attention(nn.Module):
         tap: Scope,
     ) -> tuple[Float[Tensor, "batch pos d_model"], KVCache]:
         """Args: the normed stream; the order of its tokens; this layer's memory; the tap."""
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in self.project(x))
+        q, k, v = self.W_QKV(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
         q, k, v = tap("hook_q", q), tap("hook_k", k), tap("hook_v", v)
         q, k = self.norm_q(q), self.norm_k(k)
         if order.turn is not None:
@@ -55,14 +48,3 @@ class Attention(nn.Module):
         z, state = self.kernel(q, k, v, order.where, order.bias, state, tap)
         z = tap("hook_z", z.transpose(1, 2))
         return self.W_O(z.flatten(-2)), state
-
-    def project(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values of all heads. [batch pos d_model] each"""
-        maps = (self.W_Q, self.W_K, self.W_V)
-        if x.shape[0] * x.shape[1] <= _FEW and not torch.is_grad_enabled():
-            return tuple(one(x) for one in maps)
-        # One matrix product instead of three; putting the matrices together is cheap beside it.
-        weight = torch.cat(tuple(one.weight for one in maps)).to(x.dtype)
-        biases = tuple(one.bias for one in maps if one.bias is not None)
-        bias = torch.cat(biases).to(x.dtype) if biases else None
-        return F.linear(x, weight, bias).chunk(3, dim=-1)

@@ -16,18 +16,19 @@ class Linear(nn.Module):
     """y = x Wᵀ + b, in x's precision.
 
     Args:
-        inputs, outputs: widths.
+        inputs, outputs: widths; several outputs are as many maps of one input, their matrices on one another in W.
         bias: whether there is a b; it starts at 0.
         std: standard deviation of the normal distribution W is drawn from; 0 starts it at zero.
         role: what an optimizer should take W for.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool, std: float, role: str = "matrix"):
+    def __init__(self, inputs: int, *outputs: int, bias: bool, std: float, role: str = "matrix"):
         super().__init__()
         self.roles = {"weight": role, "bias": "bias"}
+        self.outputs = outputs
         self.std = std
-        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.weight = nn.Parameter(torch.zeros(sum(outputs), inputs))
+        self.bias = nn.Parameter(torch.zeros(sum(outputs))) if bias else None
 
     def start(self, generator: torch.Generator) -> None:
         """Draws the starting weights."""

@@ -170,6 +170,10 @@ class Microformer(nn.Module):
             for owner, _, last in [name.rpartition(".")]
         }
 
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """How many rows each of the matrices has that stand on one another in a parameter, by its name."""
+        return {f"{name}.weight": module.outputs for name, module in self.named_modules() if isinstance(module, Linear)}
+
     def num_parameters(self) -> int:
         """How many numbers are learned."""
         return sum(parameter.numel() for parameter in self.parameters())

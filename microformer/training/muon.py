@@ -41,7 +41,8 @@ class Muon(torch.optim.Optimizer):
     """Muon over matrices, all of one shape orthogonalised together.
 
     Args:
-        matrices: parameters with two axes.
+        matrices: parameters with two axes, or groups of them. A parameter that is several matrices on one another is
+            in a group with `rows`: how many each has.
         lr: size of a step; the spectral norm of the change of a square matrix.
         momentum: μ.
         weight_decay: share of lr by which weights shrink a step.
@@ -50,37 +51,46 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        matrices: Iterable[Tensor],
+        matrices: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ):
-        super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "rows": None}
+        super().__init__(matrices, defaults)  # type: ignore[arg-type]
         self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One step of every matrix that has a gradient."""
+        # Lying or standing, matrices of one shape go together: the nearest orthogonal matrix turns with its own.
+        together: dict[tuple[int, ...], list[tuple[Tensor, Tensor, float]]] = defaultdict(list)
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    by_shape[matrix.shape].append(matrix)
-            for shape, matrices in by_shape.items():
-                self._step_together(matrices, shape, group)
+            moved = [one for one in group["params"] if one.grad is not None]
+            for whole, ahead in zip(moved, self._ahead(moved, group["momentum"]), strict=True):
+                rows = group["rows"] or whole.shape[0]
+                if group["weight_decay"]:
+                    whole.mul_(1 - group["lr"] * group["weight_decay"])
+                for matrix, direction in zip(whole.split(rows), ahead.split(rows), strict=True):
+                    tall, size = matrix.shape[0] > matrix.shape[1], tuple(sorted(matrix.shape))
+                    scale = (size[1] / size[0]) ** 0.5 if tall else 1.0
+                    turned = (matrix.mT, direction.mT) if tall else (matrix, direction)
+                    together[size].append((*turned, -group["lr"] * scale))
+        for alike in together.values():
+            steps = orthogonalise(torch.stack([direction for _, direction, _ in alike]), dtype=self.dtype)
+            for (matrix, _, rate), step in zip(alike, steps.to(alike[0][0].dtype), strict=True):
+                matrix.add_(step, alpha=rate)
 
-    def _step_together(self, matrices: list[Tensor], shape: torch.Size, group: dict[str, Any]) -> None:
-        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
+    def _ahead(self, matrices: list[Tensor], momentum: float) -> tuple[Tensor, ...] | list[Tensor]:
+        """G + μ M of each, with its M brought up to date."""
+        if not matrices:
+            return []
         for matrix in matrices:
             if "momentum" not in self.state[matrix]:
                 self.state[matrix]["momentum"] = torch.zeros_like(matrix)
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
         momenta = [self.state[matrix]["momentum"] for matrix in matrices]
-        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_mul_(momenta, momentum)
         torch._foreach_add_(momenta, gradients)
-        looked_ahead = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
-        steps = orthogonalise(torch.stack(list(looked_ahead)), dtype=self.dtype).to(matrices[0].dtype)
-        if group["weight_decay"]:
-            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-        scale = max(1.0, shape[0] / shape[1]) ** 0.5
-        torch._foreach_add_(matrices, list(steps.unbind()), alpha=-group["lr"] * scale)
+        return torch._foreach_add(gradients, momenta, alpha=momentum)

@@ -5,6 +5,7 @@ step is scaled by the matrix's shape, and where AdamW moves what is summed over 
 (Yang et al. 2022, "Tensor Programs V"). Knows parameters and rates; no schedules, no files.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,7 +78,12 @@ class Optimizer:
         ]
         self.parts: list[torch.optim.Optimizer] = []
         if recipe.kind == "muon":
-            self.parts.append(Muon(by_role["matrix"], rate, recipe.momentum, decay, recipe.dtype))
+            by_rows: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+            for name, rows in model.outputs().items():
+                if roles.get(name) == "matrix":
+                    by_rows[rows if len(rows) > 1 else ()].append(self.named[name])
+            groups = [{"params": matrices, "rows": rows} for rows, matrices in by_rows.items()]
+            self.parts.append(Muon(groups, rate, recipe.momentum, decay, recipe.dtype))
         else:
             adamw.append({"params": by_role["matrix"], "lr": rate, "weight_decay": decay})
         groups = [group for group in adamw if group["params"]]

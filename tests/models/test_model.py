@@ -78,7 +78,7 @@ def test_weights_start_at_the_size_that_keeps_activations_at_1():
     assert isinstance(block.feedforward, MLP)
 
     assert model.embed.weight.std().item() == pytest.approx(1, abs=0.05)
-    assert block.attention.W_Q.weight.std().item() == pytest.approx(1 / 16, rel=0.05)
+    assert block.attention.W_QKV.weight.std().item() == pytest.approx(1 / 16, rel=0.05)
     assert block.feedforward.W_in.weight.std().item() == pytest.approx(1 / 16, rel=0.05)
     assert block.attention.W_O.weight.eq(0).all()
     assert block.feedforward.W_out.weight.eq(0).all()
@@ -102,7 +102,7 @@ def test_the_model_is_its_formula():
             return x @ part[f"{name}.weight"].T + part[f"{name}.bias"]
 
         y = F.layer_norm(x, (16,), part["norm_1.gain"], part["norm_1.bias"])
-        q, k, v = (linear(y, f"attention.W_{one}").view(2, 8, 2, 8).transpose(1, 2) for one in "QKV")
+        q, k, v = (one.view(2, 8, 2, 8).transpose(1, 2) for one in linear(y, "attention.W_QKV").chunk(3, -1))
         scores = (q @ k.mT / math.sqrt(8)).masked_fill(~torch.ones(8, 8).tril().bool(), float("-inf"))
         x = x + linear((scores.softmax(-1) @ v).transpose(1, 2).flatten(2), "attention.W_O")
         y = F.layer_norm(x, (16,), part["norm_2.gain"], part["norm_2.bias"])
@@ -184,8 +184,17 @@ def test_every_parameter_declares_its_role():
     assert all(roles[name] == "bias" for name in roles if name.endswith("bias"))
     assert all(roles[name] == "gain" for name in roles if name.endswith("gain"))
     matrices = [parameter for name, parameter in model.named_parameters() if roles[name] == "matrix"]
-    assert len(matrices) == 2 * 6
+    assert len(matrices) == 2 * 4
     assert all(matrix.dim() == 2 for matrix in matrices)
+
+
+def test_a_parameter_says_how_many_rows_each_of_its_matrices_has():
+    model = Microformer(spec_with())
+    outputs, parameters = model.outputs(), dict(model.named_parameters())
+
+    assert outputs["blocks.0.attention.W_QKV.weight"] == (16, 16, 16)
+    assert outputs["blocks.0.attention.W_O.weight"] == (16,)
+    assert all(sum(rows) == parameters[name].shape[0] for name, rows in outputs.items())
 
 
 def test_tied_embeddings_are_one_parameter_and_counted_once():

@@ -58,6 +58,17 @@ def test_matrices_moved_together_move_as_they_would_one_by_one():
         assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_matrices_on_one_another_move_as_they_would_apart():
+    parts, gradients = random_matrices(3, 4, 6), random_matrices(3, 4, 6, seed=2)
+    whole = parts.flatten(0, 1).clone().requires_grad_()
+    whole.grad = gradients.flatten(0, 1)
+    Muon([{"params": [whole], "rows": (4, 4, 4)}], lr=0.1, weight_decay=0.1).step()
+
+    apart = stepped(list(parts), [list(gradients)], lr=0.1, weight_decay=0.1, apart=True)
+
+    assert_close(whole.detach(), torch.cat(apart), rtol=1e-5, atol=1e-6)
+
+
 def test_a_step_is_its_formula():
     (w,), (g1, g2) = random_matrices(1, 8, 2), random_matrices(2, 8, 2, seed=2)
     lr, decay, mu = 0.1, 0.5, 0.9

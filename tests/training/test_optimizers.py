@@ -86,11 +86,11 @@ def test_a_tied_matrix_is_moved_as_an_embedding_and_once():
 def test_the_automatic_rate_falls_with_the_width_where_adamw_sums_over_it():
     narrow, wide = small_model(128), small_model(256)
 
-    for kind, name in (("adamw", "blocks.0.attention.W_Q.weight"), ("muon", "unembed.weight")):
+    for kind, name in (("adamw", "blocks.0.attention.W_QKV.weight"), ("muon", "unembed.weight")):
         rates = [group_of(Optimizer(model, recipe(kind)), model)[name][1] for model in (narrow, wide)]
         assert rates[0] == pytest.approx(2 * rates[1])
     muons = [
-        group_of(Optimizer(model, recipe()), model)["blocks.0.attention.W_Q.weight"][1] for model in (narrow, wide)
+        group_of(Optimizer(model, recipe()), model)["blocks.0.attention.W_QKV.weight"][1] for model in (narrow, wide)
     ]
     assert muons[0] == muons[1]
 
