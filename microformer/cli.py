@@ -290,6 +290,9 @@ def _add_generate(verb: argparse.ArgumentParser) -> None:
     ):
         verb.add_argument(flag, type=_number(flag, kind), default=default, metavar=metavar, help=f"{about} [{default}]")
     verb.add_argument("--stop", default="", metavar="TEXT", help="end a text before this comes")
+    verb.add_argument(
+        "--compile", action="store_true", help="compile first (some seconds, needs a C++ compiler): for long texts"
+    )
     _add_unknown(verb)
 
 
@@ -332,7 +335,7 @@ def _write(run: Any, args: argparse.Namespace, prompts: list[str], temperature: 
     sampler = generation.Sampler(temperature, args.top_k, args.top_p, args.min_p)
     pipeline.check_memory(run, len(prompts) * args.num_samples)  # before as many strings are made
     texts = [prompt for prompt in prompts for _ in range(args.num_samples)]
-    options = {"seed": args.seed, "unknown": args.unknown, "stop": args.stop}
+    options = {"seed": args.seed, "unknown": args.unknown, "stop": args.stop, "compile": args.compile}
     pieces = pipeline.stream_text(run, texts, sampler, args.max_new_tokens, **options)
     if len(texts) == 1:
         first = next(pieces, (0, ""))  # before anything is printed: a prompt that can't be used is an error alone

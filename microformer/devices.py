@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from microformer import files
-from microformer.errors import FileError, SettingsError, nearest
+from microformer.errors import FileError, SettingsError, nearest, notice
 
 if TYPE_CHECKING:
     import torch
@@ -170,6 +170,35 @@ def use(compute: Compute) -> None:
     _keep_freed_memory()
     if compute.device == "cuda":
         torch.set_float32_matmul_precision("high" if compute.precision == "bfloat16" else "highest")
+
+
+def compiled(function: Callable, what: str) -> Callable:
+    """The function as code compiled for the shapes it is called with, or as it is where that can't be done.
+
+    The first call with new shapes compiles: some ten seconds, or one where the same was compiled before (torch keeps
+    what it made in the user's cache). Where there is no compiler, one line says so and the function runs as it is.
+
+    Args:
+        function: of tensors, and of whatever else stays the same.
+        what: its name to the user, such as "the model".
+    """
+    import torch
+
+    attempt = torch.compile(function, dynamic=False, fullgraph=True)
+
+    def run(*arguments: object) -> object:
+        nonlocal attempt
+        if attempt is function:
+            return function(*arguments)
+        try:
+            return attempt(*arguments)
+        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
+            reason = str(error).strip().splitlines()[0]
+            notice(f"{what} can't be compiled here ({reason}); it runs as it is.")
+            attempt = function
+            return function(*arguments)
+
+    return run
 
 
 def share_cores() -> None:

@@ -7,7 +7,7 @@ the cache, a step computes one token a row. When the context is full, the last h
 generation goes on: which tokens are seen depends on their number alone (`window_start`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from microformer.errors import GenerationError
 from microformer.models.model import Microformer
+from microformer.models.state import FixedState, State
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,29 @@ def window_start(seen: int, context: int) -> int:
     return 0 if seen <= context else -(-(seen - context) // jump) * jump
 
 
-@torch.no_grad()
+NextIds = Callable[[Microformer, Sampler, Tensor, State, Tensor], tuple[Tensor, State]]
+
+
+def next_ids(model: Microformer, sampler: Sampler, ids: Tensor, state: State, u: Tensor) -> tuple[Tensor, State]:
+    """Reads more tokens of each row and chooses the one after them: a step of `stream`.
+
+    Args:
+        ids: the tokens. [batch pos]
+        state: what was read before them.
+        u: where each row draws. [batch]
+
+    Returns:
+        the ids [batch] and the next state.
+    """
+    output = model(ids, state=state)
+    assert output.state is not None
+    logits = output.logits[:, -1]
+    if logits.device.type == "mps":
+        logits = logits.cpu()  # Apple's GPUs have no doubles, and the running sum of p wants them
+    return sampler.choose(logits, u.to(logits.device)), output.state
+
+
+@torch.inference_mode()
 def stream(
     model: Microformer,
     prompts: Sequence[Sequence[int]],
@@ -109,6 +132,7 @@ def stream(
     *,
     seed: int = 0,
     use_cache: bool = True,
+    compiled: NextIds | None = None,
 ) -> Iterator[list[int | None]]:
     """Continues prompts of any lengths together, a token each at a time.
 
@@ -122,6 +146,8 @@ def stream(
         max_new_tokens: how many each row gets.
         seed: row i draws as row 0 would with seed + i.
         use_cache: False computes every step from the whole window: the oracle, and slow.
+        compiled: `next_ids` as compiled code, for the steps that read one token a row (most do). Its rounding differs,
+            so that a draw may fall on the other side of a border once in many thousand tokens.
 
     Yields:
         For each row its new id, or None where it has none at this step.
@@ -138,21 +164,24 @@ def stream(
     lengths = [len(prompt) for prompt in prompts]
     seen = min(lengths)
     read, state = 0, model.empty_state()
+    held = 0  # how many tokens the state remembers: those before `read`
 
     while seen < max(lengths) + max_new_tokens:
         start = window_start(seen, context)
-        if start > read - state.length or not use_cache:
-            read, state = start, model.empty_state()
+        if start > read - held or not use_cache:
+            read, held, state = start, 0, model.empty_state()
         ids = torch.tensor([text[read:seen] for text in texts], device=device)
-        output = model(ids, state=state)
-        assert output.state is not None
-        read, state = seen, output.state
         fresh = [length <= seen < length + max_new_tokens for length in lengths]
         # A row's n-th new token has the n-th number of the row's own generator.
         u = torch.tensor(
             [one(seen - length) if new else 0.0 for one, length, new in zip(draws, lengths, fresh, strict=True)]
         )
-        chosen = sampler.choose(output.logits[:, -1].float().cpu(), u).tolist()
+        advance: NextIds = next_ids
+        if compiled is not None and held and seen - read == 1:
+            advance, state = compiled, state if isinstance(state, FixedState) else state.fixed(context)
+        ids, state = advance(model, sampler, ids, state, u)
+        read, held = seen, held + seen - read
+        chosen = ids.tolist()
         step: list[int | None] = []
         for text, length, new, one in zip(texts, lengths, fresh, chosen, strict=True):
             if seen >= length:  # past its prompt; a row that has all its tokens goes along until the last has its own

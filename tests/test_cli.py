@@ -287,6 +287,22 @@ def test_prompts_of_unequal_length_and_several_samples_come_as_they_would_alone(
     assert written == [text for text in alone for _ in range(2)]
 
 
+@pytest.mark.parametrize("compiler", [None, "no-such-compiler"])
+def test_compiled_code_writes_the_same_text_and_without_a_compiler_one_line_says_so(here, monkeypatch, compiler):
+    words = ("generate", "r", "--prompt", "The", "--seed", "3", "--max-new-tokens", "40")
+    plain = in_a_shell(*words).stdout
+    cache = here / "compiled"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    if compiler:
+        monkeypatch.setenv("CXX", compiler)
+
+    told = in_a_shell(*words, "--compile")
+
+    assert told.stdout == plain
+    assert told.stderr.count("note: generation can't be compiled here") == (compiler is not None)
+    assert bool(list(cache.rglob("*.so"))) == (compiler is None)
+
+
 def test_a_text_ends_before_what_it_is_to_stop_at(here, capsys):
     options = ["--prompt", "The", "--temperature", 0, "--max-new-tokens", 40]
     command("generate", *options)

@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from microformer.errors import GenerationError
-from microformer.generation import Sampler, stream, window_start
+from microformer.generation import Sampler, next_ids, stream, window_start
 from microformer.models.model import Microformer
 from microformer.models.spec import Gelu, LayerSpec, Learned, ModelSpec, RMSNorm, Rope, Softmax
 
 VOCAB, CONTEXT = 11, 8
 
 
-def small_model(positions=None, context=CONTEXT) -> Microformer:
+def small_model(positions=None, context=CONTEXT, **changes) -> Microformer:
     """A model with opinions: its weights are random, not at their start."""
     layers = (LayerSpec(Softmax(), Gelu()),) * 2
-    model = Microformer(ModelSpec(VOCAB, 16, 2, 24, context, layers, positions or Rope(), RMSNorm())).eval()
+    model = Microformer(ModelSpec(VOCAB, 16, 2, 24, context, layers, positions or Rope(), RMSNorm(), **changes)).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -51,6 +51,17 @@ def test_the_cache_changes_no_token_within_the_context_and_far_beyond_it(positio
 
     assert cached == generated(model, [prompt], new=2 * CONTEXT, use_cache=False)
     assert len(cached[0]) == 2 * CONTEXT
+
+
+@pytest.mark.parametrize("context", [1, 3, 8])
+@pytest.mark.parametrize(
+    "changes", [{"qk_norm": True, "ngrams": 3, "ngram_entries": 50}, {"positions": Learned(), "bias": True}], ids=str
+)
+def test_a_memory_of_fixed_size_changes_no_token(context, changes):
+    """What compiled code is given, here not compiled: tests/test_cli.py compiles."""
+    model, prompts = small_model(context=context, **changes), [[1, 2, 3, 4], [5]]
+
+    assert generated(model, prompts, seed=3, compiled=next_ids) == generated(model, prompts, seed=3)
 
 
 @pytest.mark.parametrize("lengths", [(1, 4), (5, 2, 1), (3, 30), (8, 9), (1, 1, 1)], ids=str)

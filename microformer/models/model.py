@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from microformer.errors import MicroformerError
 from microformer.models import feedforward, norms, positions
 from microformer.models.attention import Attention
 from microformer.models.linear import Embedding, Linear
@@ -110,11 +109,7 @@ class Microformer(nn.Module):
     ) -> tuple[Float[Tensor, "batch pos d_model"], State | None, Tensor | float]:
         """The normed stream that `unembed` reads, the next state and the auxiliary loss."""
         before = self.empty_state() if state is None else state
-        if before.length + ids.shape[1] > self.spec.max_seq_len:
-            raise MicroformerError(
-                f"{before.length + ids.shape[1]} tokens are more than the model's context of {self.spec.max_seq_len}.",
-                "keep the last ones only, or train with a larger MAX_SEQ_LEN.",
-            )
+        before.check_room(ids.shape[1], self.spec.max_seq_len)
         scope = Scope(tap)
         where = before.positions(ids.shape[1], ids.device)
         order = self.positions.order(where, self.compute_dtype)

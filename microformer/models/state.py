@@ -4,16 +4,21 @@ The caller owns a State: it hands one in and gets the next one back, and nothing
 kept, gone back to or shared. A part per layer (here: the keys and values seen so far) and a part for the whole model
 (how many tokens were seen, and where each row's text began).
 
+Compiled code wants tensors that keep their sizes: a FixedState is the same memory with room for the whole context from
+the start, and a tensor that says which slot is next.
+
 A key's slot in the cache and its position in the text differ once a row was reset: position = slot − start of its row.
 Slots before the start get negative positions, and no query sees them.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from microformer.errors import MicroformerError
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,24 @@ class _Room:
 
 
 @dataclass(frozen=True)
+class FixedKVCache(KVCache):
+    """One layer's keys and values in tensors of the whole context's size, written over as they fill.
+
+    Args:
+        keys, values: what was seen, and zeros behind it.
+        slot: where the next token's go. [1]
+    """
+
+    slot: Int[Tensor, "1"] = field(kw_only=True)
+
+    def extend(self, keys: Tensor, values: Tensor) -> "FixedKVCache":
+        """The cache with one more key and value. [batch head 1 d_head] each"""
+        self.keys.index_copy_(2, self.slot, keys)
+        self.values.index_copy_(2, self.slot, values)
+        return self
+
+
+@dataclass(frozen=True)
 class State:
     """The memory of a whole model.
 
@@ -100,13 +123,34 @@ class State:
             keys = keys - self.starts[:, None]
         return Positions(query=keys[..., self.length :], key=keys)
 
+    def check_room(self, new: int, context: int) -> None:
+        """Raises MicroformerError if `new` more tokens are more than a context holds."""
+        if self.length + new > context:
+            raise MicroformerError(
+                f"{self.length + new} tokens are more than the model's context of {context}.",
+                "keep the last ones only, or train with a larger MAX_SEQ_LEN.",
+            )
+
+    def fixed(self, context: int) -> "FixedState":
+        """The same memory in tensors of the context's size, for compiled code that reads a token at a time."""
+        assert self.starts is None
+        slot = torch.tensor([self.length], device=self.layers[0].keys.device if self.layers[0] else None)
+        caches = []
+        for part in self.layers:
+            assert part is not None
+            rooms = [one.new_zeros((*one.shape[:2], context, one.shape[3])) for one in (part.keys, part.values)]
+            for room, seen in zip(rooms, (part.keys, part.values), strict=True):
+                room[:, :, : self.length] = seen
+            caches.append(FixedKVCache(*rooms, slot=slot))
+        return FixedState(tuple(caches), recent=self.recent, slot=slot)
+
     def last(self, count: int, ids: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch recent"]:
         """The last `count` tokens before `ids`; zeros where nothing was seen, for positions tell that."""
         return ids.new_zeros((ids.shape[0], count)) if self.recent is None else self.recent
 
     def advanced(self, layers: tuple[KVCache | None, ...], ids: Tensor, recent: Tensor | None) -> "State":
         """The state after more tokens, with the layers' new parts; recent: what `last` gave, if it was asked."""
-        seen = None if recent is None else torch.cat([recent, ids], dim=1)[:, ids.shape[1] :]
+        seen = None if recent is None else torch.cat([recent, ids], dim=1)[:, ids.shape[1] :].contiguous()
         return replace(self, layers=layers, length=self.length + ids.shape[1], recent=seen)
 
     def detach(self) -> "State":
@@ -138,24 +182,59 @@ class State:
 
 
 @dataclass(frozen=True)
+class FixedState(State):
+    """A memory whose tensors keep their sizes, so that the same compiled code serves every token. One token a call;
+    its owner counts them, for the model can't: `length` stays 0. Unlike other states it is used up by a call.
+
+    Args:
+        slot: where the next token goes. [1]
+    """
+
+    layers: tuple[FixedKVCache, ...]  # type: ignore[assignment]
+    slot: Int[Tensor, "1"] = field(kw_only=True)
+
+    def positions(self, new: int, device: torch.device) -> "Positions":
+        return Positions(query=self.slot, key=torch.arange(self.layers[0].keys.shape[2], device=device), filled=False)
+
+    def advanced(self, layers: tuple, ids: Tensor, recent: Tensor | None) -> "FixedState":
+        slot = self.slot + 1
+        seen = super().advanced(layers, ids, recent).recent
+        return FixedState(tuple(replace(one, slot=slot) for one in layers), recent=seen, slot=slot)
+
+
+@dataclass(frozen=True)
 class Positions:
-    """Where queries and keys stand in their text, in tokens; a batch axis only where rows differ."""
+    """Where queries and keys stand in their text, in tokens; a batch axis only where rows differ.
+
+    Args:
+        query, key: their positions.
+        filled: whether the keys are those seen, and not also some to come.
+    """
 
     query: Int[Tensor, "*batch query"]
     key: Int[Tensor, "*batch key"]
+    filled: bool = True
 
     @property
     def fresh(self) -> bool:
         """Whether queries and keys are the same tokens, all rows from position 0: the plain causal triangle."""
-        return self.key.dim() == 1 and self.query.shape == self.key.shape
+        return self.filled and self.key.dim() == 1 and self.query.shape == self.key.shape
 
-    @cached_property
+    @property
     def mask(self) -> Float[Tensor, "*batch query key"] | None:
         """0 where a query may look and −inf where not, to be added to scores; None where every query sees every key.
 
         Made once a forward pass and shared by its layers.
         """
-        if self.key.dim() == 1 and self.query.shape[-1] == 1:
+        # functools' cache takes a lock, which code can't be compiled with; compiled, equal sums are made once anyway.
+        return self._made() if torch.compiler.is_compiling() else self._kept
+
+    @cached_property
+    def _kept(self) -> Tensor | None:
+        return self._made()
+
+    def _made(self) -> Tensor | None:
+        if self.filled and self.key.dim() == 1 and self.query.shape[-1] == 1:
             return None
         key, query = self.key[..., None, :], self.query[..., :, None]
         visible = (key <= query) & (key >= 0)

@@ -59,10 +59,12 @@ def stream_text(
     seed: int = 0,
     unknown: Literal["error", "skip"] = "error",
     stop: str = "",
+    compile: bool = False,
 ) -> Iterator[tuple[int, str]]:
     """Continues prompts together: (row, the next piece of its text), as each is made.
 
     Args:
+        compile: whether what is done for each token is compiled first: worth it for thousands of them.
         stop: a row's text ends before the first place where this comes in what was generated; "" for nowhere.
     """
     check_memory(run, len(prompts))
@@ -80,8 +82,9 @@ def stream_text(
     decoders = [run.tokenizer.decoder() for _ in prompts]
     held = [""] * len(prompts)  # text that may be the beginning of `stop`
     open_rows = set(range(len(prompts)))
+    step_of = devices.compiled(generation.next_ids, "generation") if compile else None
     with devices.threads_for(len(ids) * run.model.num_parameters()):
-        for step in generation.stream(run.model, ids, sampler, max_new_tokens, seed=seed):
+        for step in generation.stream(run.model, ids, sampler, max_new_tokens, seed=seed, compiled=step_of):
             for row, chosen in enumerate(step):
                 if chosen is None or row not in open_rows:
                     continue

@@ -38,6 +38,8 @@ def softmax_attention(
     if positions.fresh and bias is None and not (looked_at or in_blocks):
         return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1), state  # needs no mask made
     added = _added(positions, bias, q.dtype)
+    if torch.compiler.is_compiling() and q.shape[2] == 1:
+        return _one_query(q, k, v, added), state
     if looked_at:
         return _explicit(q, k, v, added, tap), state
     if in_blocks:
@@ -56,6 +58,13 @@ def _explicit(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, tap: Scope)
         scores += added
     pattern = torch.softmax(tap("hook_attn_scores", scores), dim=-1)
     return tap("hook_pattern", pattern) @ v
+
+
+def _one_query(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None) -> Tensor:
+    """The formula without products of matrices, for one query: compiled, sums and softmax become two loops."""
+    scores = (q * q.shape[-1] ** -0.5 * k).sum(-1, keepdim=True).transpose(-2, -1)
+    pattern = torch.softmax(scores if added is None else scores + added, dim=-1)
+    return (pattern.transpose(-2, -1) * v).sum(-2, keepdim=True)
 
 
 def _added(positions: Positions, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
