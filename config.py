@@ -17,6 +17,7 @@ BIAS = False  # biases in linear maps and LayerNorms
 DROPOUT = 0.0  # share of activations dropped while training
 NGRAMS = 1  # longest n-grams of tokens with embeddings of their own: 1 for none, 2 for pairs, 3, 4
 NGRAM_ENTRIES = 16384  # most rows of a table of n-grams (only NGRAMS above 1 reads it)
+NGRAM_DROPOUT = 0.0  # share of n-grams left out while training (only NGRAMS above 1 reads it)
 
 # The data
 CORPUS = "tinyshakespeare"  # a named corpus, a file or a folder; data/corpus.txt comes before the default

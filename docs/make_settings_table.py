@@ -30,6 +30,7 @@ READ_BY = {
     "dropout": "models/model.py",
     "ngrams": "models/ngrams.py",
     "ngram_entries": "models/ngrams.py",
+    "ngram_dropout": "models/ngrams.py",
     "corpus": "pipeline/preparing.py",
     "encoding": "corpora/reading.py",
     "tokenizer": "tokenization/__init__.py",

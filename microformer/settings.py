@@ -72,6 +72,10 @@ class ModelSettings:
         16384, "most rows of a table of n-grams; where they are more, they share", least=1, most=2**24,
         read_when=("ngrams", (2, 3, 4)),
     )  # fmt: skip
+    ngram_dropout: float = setting(
+        0.0, "share of n-grams left out while training, so that the layers learn to do without", least=0, most=0.99,
+        read_when=("ngrams", (2, 3, 4)),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -300,6 +304,7 @@ def model_spec(settings: Settings, vocab_size: int, max_seq_len: int | None = No
         dropout=model.dropout,
         ngrams=model.ngrams,
         ngram_entries=model.ngram_entries if model.ngrams > 1 else 0,
+        ngram_dropout=model.ngram_dropout,
     )
 
 

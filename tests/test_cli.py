@@ -598,7 +598,7 @@ def test_a_script_without_the_packages_it_needs_says_the_one_command_that_is_mis
 CHANGED = {
     "embed_dim": 32, "num_heads": 4, "num_layers": 2, "ff_dim": 48, "max_seq_len": 8, "attention": None,
     "positions": "learned", "feedforward": "gelu", "norm": "layernorm", "qk_norm": False, "tie_embeddings": True,
-    "bias": True, "dropout": 0.5, "ngrams": 3, "ngram_entries": 50,
+    "bias": True, "dropout": 0.5, "ngrams": 3, "ngram_entries": 50, "ngram_dropout": 0.5,
     "tokenizer": "byte", "val_fraction": 0.2, "epochs": 0.02, "max_steps": 5,
     "batch_size": 8, "accumulate": 2, "optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.5,
     "momentum": 0.5, "beta_1": 0.5, "beta_2": 0.5, "grad_clip": 0.01, "schedule": None, "warmup": 0.5, "decay": 0.9,

@@ -79,7 +79,9 @@ class Microformer(nn.Module):
         self.compute_dtype = torch.float32
         self.embed = Embedding(spec.vocab_size, spec.embed_dim, std=0.02 if spec.tie_embeddings else 1.0)
         self.ngrams = (
-            NGrams(spec.ngrams, spec.ngram_entries, spec.vocab_size, spec.embed_dim) if spec.ngrams > 1 else None
+            NGrams(spec.ngrams, spec.ngram_entries, spec.vocab_size, spec.embed_dim, spec.ngram_dropout)
+            if spec.ngrams > 1
+            else None
         )
         self.positions = positions.build(spec)
         self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()

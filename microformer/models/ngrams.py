@@ -10,6 +10,7 @@ Most useful with characters, of which one alone says little. Knows ids and posit
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from microformer.models.linear import Embedding
 
@@ -25,11 +26,14 @@ class NGrams(nn.Module):
         entries: the most rows a table may have.
         vocab_size: different token ids.
         width: numbers a vector.
+        dropout: share of the n-grams left out in training (the others count for more), each for itself. What a table
+            knows by heart the layers would else never learn to find out, and a new text has n-grams never seen.
     """
 
-    def __init__(self, order: int, entries: int, vocab_size: int, width: int):
+    def __init__(self, order: int, entries: int, vocab_size: int, width: int, dropout: float = 0.0):
         super().__init__()
         self.order = order
+        self.dropout = dropout
         self.symbols = vocab_size + 1  # the last one stands for "nothing yet"
         self.rows = [min(entries, self.symbols**n) for n in range(2, order + 1)]
         self.tables = nn.ModuleList(Embedding(rows, width, std=0.0) for rows in self.rows)
@@ -49,7 +53,10 @@ class NGrams(nn.Module):
         for n, table, rows in zip(range(2, self.order + 1), self.tables, self.rows, strict=True):
             before = text[:, self.order - n : text.shape[1] - n + 1]
             key = key * self.symbols + before.masked_fill(position < n - 1, self.symbols - 1)
-            total = total + table(self._row(key, rows, n))
+            vectors = table(self._row(key, rows, n))
+            if self.training and self.dropout:
+                vectors = vectors * F.dropout(vectors.new_ones((*ids.shape, 1)), self.dropout)
+            total = total + vectors
         return total
 
     def _row(self, key: Int[Tensor, "batch pos"], rows: int, n: int) -> Int[Tensor, "batch pos"]:

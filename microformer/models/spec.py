@@ -134,6 +134,7 @@ class ModelSpec:
         dropout: the share of activations dropped in training, 0 … 1.
         ngrams: the longest n-grams of tokens that have embeddings of their own; 1 for none.
         ngram_entries: the most rows that the table of a length has; 0 where there are none.
+        ngram_dropout: the share of n-grams left out in training, 0 … 1.
 
     Raises:
         SettingsError: the parts can't make one model.
@@ -153,6 +154,7 @@ class ModelSpec:
     dropout: float = 0.0
     ngrams: int = 1
     ngram_entries: int = 0
+    ngram_dropout: float = 0.0
 
     def __post_init__(self):
         limits = {"vocab_size": 2**31, "embed_dim": 65536, "num_heads": 4096, "ff_dim": 2**20, "max_seq_len": 2**24}
@@ -164,8 +166,9 @@ class ModelSpec:
         for name in ("qk_norm", "tie_embeddings", "bias"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name.upper()} {getattr(self, name)!r} is not True or False.", "use one of them.")
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"DROPOUT {self.dropout} is not a share.", "use 0 for none, or a value such as 0.1.")
+        for name in ("dropout", "ngram_dropout"):
+            if not 0 <= (share := getattr(self, name)) < 1:
+                raise SettingsError(f"{name.upper()} {share} is not a share.", "use 0 for none, or one such as 0.1.")
         if self.embed_dim % self.num_heads:
             raise SettingsError(
                 f"EMBED_DIM {self.embed_dim} can't be divided into {self.num_heads} heads.",

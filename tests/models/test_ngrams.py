@@ -8,8 +8,8 @@ from microformer.models.ngrams import NGrams
 VOCAB = 5
 
 
-def filled(order, entries):
-    ngrams = NGrams(order, entries, VOCAB, 4)
+def filled(order, entries, dropout=0.0):
+    ngrams = NGrams(order, entries, VOCAB, 4, dropout)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for table in ngrams.tables:
@@ -62,6 +62,19 @@ def test_what_came_before_a_texts_begin_is_not_seen():
 
     assert torch.equal(vectors(ngrams, ids, recent=torch.tensor([[4, 4]])), alone)
     assert not torch.equal(vectors(ngrams, ids, torch.arange(2, 5), recent=torch.tensor([[4, 4]])), alone)
+
+
+def test_in_training_each_ngram_is_left_out_by_chance_and_the_sum_stays_the_same_on_average():
+    ngrams = filled(3, 10_000, dropout=0.25)
+    ids = torch.tensor([[1, 2, 3]])
+    pair, both = vectors(filled(2, 10_000), ids)[0, 2], vectors(filled(3, 10_000), ids)[0, 2]
+    torch.manual_seed(1)
+
+    found = vectors(ngrams.train(), ids.expand(4000, 3))[:, 2] * 0.75
+
+    for chosen, share in ((both, 0.5625), (pair, 0.1875), (both - pair, 0.1875), (0 * pair, 0.0625)):
+        assert abs(float(torch.isclose(found, chosen, atol=1e-5).all(-1).float().mean()) - share) < 0.03
+    assert torch.equal(vectors(ngrams.eval(), ids)[0, 2], both)
 
 
 def test_a_hash_spreads_over_the_rows_that_there_are():

@@ -58,6 +58,7 @@ def parts_of_a_model(draw):
         "dropout": draw(st.floats(0, 0.999)),
         "ngrams": draw(st.integers(1, 4)),
         "ngram_entries": draw(st.integers(1, 2**24)),
+        "ngram_dropout": draw(st.floats(0, 0.999)),
     }
 
 
