@@ -1,14 +1,68 @@
-"""What the benchmarks share: a run of the real command in a folder of its own, and a word on the machine."""
+"""What the benchmarks share: their options, a run of the real command, a word on the machine, and the files of results.
+
+A benchmark is a module with `TITLE`, `measure(options) -> found` (plain JSON values), `page(found) -> Markdown` and, where
+there is something to see, `draw(found, folder) -> picture's name`. Its docstring is what BENCHMARKS.md says of it.
+"""
 
 import argparse
+import datetime
 import json
 import platform
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+CLONE = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it is measured.
+
+    Args:
+        quick: fewer turns and seeds: a first look.
+        nanogpt: a clone of nanoGPT, to be measured beside the others; None for without.
+    """
+
+    quick: bool = False
+    nanogpt: Path | None = None
+
+
+def main(benchmark: ModuleType) -> None:
+    """One benchmark by itself, from the command line."""
+    run(benchmark, options(argparse.ArgumentParser(description=benchmark.__doc__, formatter_class=_AS_WRITTEN)))
+
+
+def options(parser: argparse.ArgumentParser) -> Options:
+    """The options that a command line says."""
+    parser.add_argument("--quick", action="store_true", help="fewer turns and seeds: a first look, nothing is kept")
+    parser.add_argument(
+        "--nanogpt", type=Path, metavar="PATH", help="a clone of nanoGPT, to be measured beside the others"
+    )
+    given = parser.parse_args()
+    return Options(given.quick, given.nanogpt)
+
+
+def run(benchmark: ModuleType, chosen: Options) -> None:
+    """Measures, prints the table, and, unless it was a quick look, keeps figures and picture in `results`."""
+    name = Path(str(benchmark.__file__)).stem
+    print(f"\n## {benchmark.TITLE}", flush=True)
+    began = time.perf_counter()
+    found = benchmark.measure(chosen)
+    took = time.perf_counter() - began
+    print(f"\n{benchmark.page(found)}\n({took:.0f} s)", flush=True)
+    if not chosen.quick:
+        RESULTS.mkdir(exist_ok=True)
+        picture = benchmark.draw(found, RESULTS) if hasattr(benchmark, "draw") else None
+        kept = {"machine": machine(), "seconds": round(took), "picture": picture, "found": found}
+        (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def train(folder: Path, name: str, *flags: str) -> dict[str, Any]:
@@ -31,28 +85,48 @@ def train(folder: Path, name: str, *flags: str) -> dict[str, Any]:
     return result
 
 
+def in_turns(cases: Mapping[str, Callable[[], float]], turns: int) -> dict[str, dict[str, float]]:
+    """Each case's figure, the cases taking turns so that a machine that slows down does so for all: median and range.
+
+    The first turn warms up and does not count.
+    """
+    figures: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(turns + 1):
+        for name, case in cases.items():
+            figure = case()
+            if turn:
+                figures[name].append(figure)
+    return {
+        name: {"median": statistics.median(all_turns), "least": min(all_turns), "most": max(all_turns)}
+        for name, all_turns in figures.items()
+    }
+
+
+def shown(figure: dict[str, float], form: str = ",.0f") -> str:
+    """A median with its range."""
+    median, least, most = (f"{figure[what]:{form}}" for what in ("median", "least", "most"))
+    return f"{median} ({least} – {most})"
+
+
 def machine() -> dict[str, str]:
-    """The machine, in words."""
+    """The machine, the versions and the day, in words."""
     import torch
 
     from microformer.devices import Machine, usable_cores
 
+    head = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=CLONE, capture_output=True, text=True, check=False
+    )
     return {
         "processor": Machine().name("cpu"),
         "cores": str(usable_cores()),
+        "bfloat16": "yes" if Machine().has_bfloat16("cpu") else "no",
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "microformer": head.stdout.strip(),
+        "date": datetime.date.today().isoformat(),
     }
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """What every benchmark beside peers takes."""
-    parser.add_argument("--quick", action="store_true", help="fewer turns: a first look")
-    parser.add_argument("--nanogpt", metavar="PATH", help="a clone of nanoGPT, to be measured beside the others")
-
-
-def results(name: str, found: dict[str, Any], page: Callable[[dict[str, Any]], str]) -> None:
-    """Prints a benchmark's table, and its figures as JSON."""
-    print(page(found))
-    print(json.dumps({"benchmark": name, "machine": machine(), "found": found}, indent=2))
+_AS_WRITTEN = argparse.RawDescriptionHelpFormatter

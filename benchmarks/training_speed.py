@@ -1,13 +1,10 @@
 """Training: tokens a second and peak memory at equal architecture (4 layers, 4 heads, 128 wide, context 64).
 
 Our model in nanoGPT's shape (LayerNorm, learned positions, GELU, tied, no biases, AdamW, no compilation) beside nanoGPT
-and peers from the package index, in float32 and in bfloat16 (the peers' under autocast). All take turns, a few steps
-each; the figure is the median of the turns. Memory is the peak of a process that does nothing else.
+and peers from the package index, in float32 and in bfloat16 (the peers' under autocast). All take turns, ten steps each;
+figures are medians of the turns, with the range. Memory is the peak of a process that does nothing else.
 """
 
-import argparse
-import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -15,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure import add_flags, results
+import measure as shared
 
+TITLE = "Training speed and memory at equal architecture"
 CONTEXT, VOCAB = 64, 65
 SHAPE = {
     "num_layers": 4, "num_heads": 4, "embed_dim": 128, "ff_dim": 512, "max_seq_len": CONTEXT, "positions": "learned",
@@ -63,16 +61,16 @@ def peer(build: Callable, batch: int, bfloat16: bool) -> Callable[[], None]:
     return lambda: peers.step(model, moved, ids, targets, bfloat16)
 
 
-def builders(nanogpt: str | None) -> dict[str, Callable]:
+def builders(nanogpt: Path | None) -> dict[str, Callable]:
     """The peers by name."""
     import peers
 
-    found = {"nanoGPT": peers.nanogpt(Path(nanogpt))} if nanogpt else {}
+    found = {"nanoGPT": peers.nanogpt(nanogpt)} if nanogpt else {}
     named = {"transformers' GPT-2": peers.HuggingFace, "x-transformers": peers.XTransformers}
     return {**found, **named, "nn.TransformerEncoder": peers.PyTorchs}
 
 
-def cases(batch: int, nanogpt: str | None) -> dict[str, Callable[[], None]]:
+def cases(batch: int, nanogpt: Path | None) -> dict[str, Callable[[], None]]:
     """What takes turns at one batch size."""
     both = {"float32": False, "bfloat16": True}
     found = {f"Microformer, {precision}": ours(batch, precision) for precision in both}
@@ -81,45 +79,38 @@ def cases(batch: int, nanogpt: str | None) -> dict[str, Callable[[], None]]:
     return found
 
 
-def memory(name: str, nanogpt: str | None) -> float:
+def memory(name: str, nanogpt: Path | None) -> float:
     """Peak resident memory, in MB, of a process that trains one case 20 steps at batch 12."""
-    words = [sys.executable, __file__, "--alone", name, *(["--nanogpt", nanogpt] if nanogpt else [])]
+    words = [sys.executable, __file__, "--alone", name, str(nanogpt or "")]
     return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
-def alone(name: str, nanogpt: str | None) -> None:
+def alone(name: str, nanogpt: Path | None) -> None:
     """What `memory` starts."""
     who, precision = name.rsplit(", ", 1)
     found = builders(nanogpt)
     step = peer(found[who], 12, precision == "bfloat16") if who in found else ours(12, precision)
     for _ in range(20):
         step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # Not getrusage's: there a process starts with the peak of the one that started it.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024)
 
 
-def measure(quick: bool, nanogpt: str | None) -> dict[str, Any]:
+def measure(options: shared.Options) -> dict[str, Any]:
     """Tokens a second at batch 12 and 48, each a median of turns; memory at batch 12."""
-    import torch
-
     found: dict[str, Any] = {}
     for batch in (12, 48):
-        steps = cases(batch, nanogpt)
-        for step in steps.values():
-            for _ in range(3):
+
+        def speed(step: Callable[[], None], batch: int = batch, steps: int = 4 if options.quick else 10) -> float:
+            began = time.perf_counter()
+            for _ in range(steps):
                 step()
-        speeds: dict[str, list[float]] = {name: [] for name in steps}
-        for _ in range(5 if quick else 15):
-            for name, step in steps.items():
-                began = time.perf_counter()
-                for _ in range(10):
-                    step()
-                speeds[name].append(10 * batch * CONTEXT / (time.perf_counter() - began))
-        found[str(batch)] = {
-            name: {"median": statistics.median(turns), "least": min(turns), "most": max(turns)}
-            for name, turns in speeds.items()
-        }
-    found["threads"] = torch.get_num_threads()
-    found["memory"] = {name: memory(name, nanogpt) for name in found["12"]}
+            return steps * batch * CONTEXT / (time.perf_counter() - began)
+
+        timed = {name: lambda step=step: speed(step) for name, step in cases(batch, options.nanogpt).items()}
+        found[str(batch)] = shared.in_turns(timed, 3 if options.quick else 15)
+    found["memory"] = {} if options.quick else {name: memory(name, options.nanogpt) for name in found["12"]}
     return found
 
 
@@ -127,24 +118,21 @@ def page(found: dict[str, Any]) -> str:
     """The section of BENCHMARKS.md."""
     base = "nanoGPT, float32" if "nanoGPT, float32" in found["12"] else "transformers' GPT-2, float32"
     lines = [
-        f"| | batch 12: tokens/s (least – most) | × {base} | batch 48: tokens/s (least – most) | × {base} | peak MB |",
+        f"| | batch 12: tokens/s | × {base} | batch 48: tokens/s | × {base} | peak MB |",
         "|---|---|---|---|---|---|",
     ]
-    for name, megabytes in found["memory"].items():
+    for name in found["12"]:
         cells = [f"| {name}"]
         for batch in ("12", "48"):
             one, ratio = found[batch][name], found[batch][name]["median"] / found[batch][base]["median"]
-            cells.append(f" {one['median']:,.0f} ({one['least']:,.0f} – {one['most']:,.0f}) | {ratio:.2f}")
-        lines.append(" |".join([*cells, f" {megabytes:,.0f} |"]))
+            cells.append(f" {shared.shown(one)} | {ratio:.2f}")
+        megabytes = found["memory"].get(name)
+        lines.append(" |".join([*cells, f" {megabytes:,.0f} |" if megabytes else " – |"]))
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--alone", help=argparse.SUPPRESS)
-    add_flags(parser)
-    given = parser.parse_args()
-    if given.alone:
-        alone(given.alone, given.nanogpt)
+    if sys.argv[1:2] == ["--alone"]:
+        alone(sys.argv[2], Path(sys.argv[3]) if sys.argv[3] else None)
     else:
-        results("training_speed", measure(given.quick, given.nanogpt), page)
+        shared.main(sys.modules[__name__])

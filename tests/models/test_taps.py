@@ -123,7 +123,7 @@ class Nothing:
 def test_a_tap_that_wants_nothing_costs_nothing_and_changes_no_bit(monkeypatch):
     model = small_model()
     untapped = model(IDS).logits
-    monkeypatch.setattr(softmax, "_EXPLICIT_UP_TO", 0)
+    monkeypatch.setattr(softmax, "_IN_BLOCKS_UP_TO", 0)
     monkeypatch.setattr(torch, "softmax", None)  # the explicit road's; the fused one has its own
     with torch.no_grad():
         fused, tapped = model(IDS).logits, model(IDS, tap=Nothing()).logits

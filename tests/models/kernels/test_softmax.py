@@ -45,7 +45,7 @@ def every_road(q, k, v, bias=None):
     where = triangle(q.shape[2])
     yield softmax_attention(q, k, v, where, bias, None, Scope(Record()))[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(softmax, "_EXPLICIT_UP_TO", 0)
+        patch.setattr(softmax, "_IN_BLOCKS_UP_TO", 0)
         yield softmax_attention(q, k, v, where, bias, None, NO_TAP)[0]
     yield softmax_attention(q, k, v, where, bias, None, NO_TAP)[0]
 
@@ -85,13 +85,13 @@ def test_roads_agree_on_gradients_too(length):
 
 
 def test_short_texts_are_computed_in_blocks_and_long_ones_are_not(monkeypatch):
-    explicit, calls = softmax._explicit, []
-    monkeypatch.setattr(softmax, "_explicit", lambda *how: calls.append(how[0].shape[2]) or explicit(*how))
+    blocks, seen = softmax._blocks, []
+    monkeypatch.setattr(softmax, "_blocks", lambda length: seen.append(blocks(length)) or blocks(length))
 
     softmax_attention(*random_qkv(300), triangle(300), None, None, NO_TAP)
-    assert calls == []
+    assert seen == []
     softmax_attention(*random_qkv(130), triangle(130), None, None, NO_TAP)
-    assert calls == [64, 64, 2]
+    assert seen == [[(0, 64), (64, 128), (128, 130)]]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 8])

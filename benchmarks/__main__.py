@@ -1,0 +1,69 @@
+"""Measures again what BENCHMARKS.md claims, and writes that page: `python benchmarks [--quick] [--nanogpt PATH]`.
+
+Each benchmark can be run by itself too (`python benchmarks/training_speed.py`); then `python benchmarks --write` brings the
+page along. Needs `pip install transformers x-transformers`. Takes about two hours; with --quick under three minutes, and then
+nothing is kept.
+"""
+
+import argparse
+import importlib
+import json
+from collections.abc import Sequence
+from types import ModuleType
+
+import measure
+
+NAMES = (
+    "time_to_loss", "ablation", "training_speed", "generation_speed", "preparing", "starting", "default_loss",
+    "architectures", "shapes",
+)  # fmt: skip
+QUICK = ("time_to_loss", "training_speed", "generation_speed", "preparing", "starting")
+
+HEAD = """# Benchmarks
+What was measured, on what, and how to measure it again: `python benchmarks --nanogpt PATH` does all of it and writes this
+page (`--quick`: a first look in under three minutes); each section names its own command. Figures are in
+[benchmarks/results](benchmarks/results). **Nothing here was run on a GPU.**
+
+Losses are nats per character over every one of the 111,540 validation characters of Tiny Shakespeare, in blocks of the
+training context. Times are wall time from the first step, evaluations included, unless said otherwise. Machines that are
+shared wander in speed, by a factor of two within an hour on the one below: compare within a table, not between them.
+"""
+
+
+def page(benchmarks: Sequence[ModuleType]) -> str:
+    """BENCHMARKS.md, from the results that there are."""
+    parts, machines = [HEAD], {}
+    for one in benchmarks:
+        name = one.__name__
+        path = measure.RESULTS / f"{name}.json"
+        if not path.is_file():
+            continue
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        on = kept["machine"]
+        machines[name] = on
+        where = f"{on['processor']}, {on['cores']} cores, bfloat16 units: {on['bfloat16']}"
+        versions = f"Python {on['python']}, PyTorch {on['torch']}, Microformer {on['microformer']}, {on['date']}"
+        parts.append(f"## {one.TITLE}\n`python benchmarks/{name}.py` · {where}; {versions}; {kept['seconds']:,} s\n")
+        parts.append(f"{(one.__doc__ or '').strip()}\n")
+        if kept["picture"]:
+            parts.append(f"![{one.TITLE}](benchmarks/results/{kept['picture']})\n")
+        parts.append(f"{one.page(kept['found'])}\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="measure nothing, write BENCHMARKS.md from the results")
+    writing = parser.parse_known_args()[0].write
+    chosen = measure.options(parser)
+    benchmarks = [importlib.import_module(name) for name in NAMES]
+    if not writing:
+        for one in benchmarks:
+            if not chosen.quick or one.__name__ in QUICK:
+                measure.run(one, chosen)
+    if not chosen.quick:
+        (measure.CLONE / "BENCHMARKS.md").write_text(page(benchmarks), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What each ingredient of the recipe `shakespeare_char` is worth: its loss after as many steps with all of them, and without
+each, three seeds, differences paired by seed with their 95% intervals (docs/experiments.md says how). The same steps, not
+the same seconds: what is slower has its seconds beside it.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import measure as shared
+
+TITLE = "What each ingredient is worth"
+STEPS = 400
+WITHOUT: dict[str, dict[str, Any]] = {
+    "all": {},
+    "embeddings of n-grams": {"ngrams": 1, "ngram_dropout": 0.0},
+    "leaving n-grams out in training": {"ngram_dropout": 0.0},
+    "Muon (AdamW)": {"optimizer": "adamw"},
+    "QK-norm": {"qk_norm": False},
+    "RoPE (learned positions)": {"positions": "learned"},
+    "RMSNorm (LayerNorm)": {"norm": "layernorm"},
+    "SwiGLU (GELU)": {"feedforward": "gelu"},
+    "the long context (half of it, twice the batch)": {"max_seq_len": 128, "batch_size": 32},
+    "weight decay": {"weight_decay": 0.0},
+}
+
+
+def measure(options: shared.Options) -> dict[str, Any]:
+    """Rows of the table, and its Markdown."""
+    from microformer import experiments, settings
+
+    base = settings.resolve("shakespeare_char").changed({"epochs": 0.0, "max_minutes": 0.0, "max_steps": STEPS})
+    base = base.changed({"eval_every": 1_000_000, "snapshots": False})
+    arms = [experiments.Arm(name if not change else f"without {name}", change) for name, change in WITHOUT.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = [1] if options.quick else [1, 2, 3]
+        cells = experiments.train_all(
+            base,
+            arms,
+            seeds,
+            folder,
+            tell=lambda cell: print(f"{cell.arm}, seed {cell.seed}: {cell.loss:.4f}", flush=True),
+        )
+    return {"table": experiments.markdown(cells), "losses": {c.arm: [] for c in cells} | _by_arm(cells)}
+
+
+def _by_arm(cells: list[Any]) -> dict[str, list[float]]:
+    return {arm: [cell.loss for cell in cells if cell.arm == arm] for arm in dict.fromkeys(cell.arm for cell in cells)}
+
+
+def page(found: dict[str, Any]) -> str:
+    """The section of BENCHMARKS.md."""
+    return found["table"]
+
+
+if __name__ == "__main__":
+    shared.main(sys.modules[__name__])
