@@ -1,8 +1,8 @@
 """Measures again what BENCHMARKS.md claims, and writes that page: `python benchmarks [--quick] [--nanogpt PATH]`.
 
-Each benchmark can be run by itself too (`python benchmarks/training_speed.py`); then `python benchmarks --write` brings the
-page along. Needs `pip install transformers x-transformers`. Takes about two hours; with --quick under three minutes, and then
-nothing is kept.
+Each benchmark can be run by itself too (`python benchmarks/training_speed.py`); then `python benchmarks --write`
+brings the page along. Needs `pip install transformers x-transformers`. Takes about two hours; with --quick under
+three minutes, and then nothing is kept.
 """
 
 import argparse
@@ -20,13 +20,14 @@ NAMES = (
 QUICK = ("time_to_loss", "training_speed", "generation_speed", "preparing", "starting")
 
 HEAD = """# Benchmarks
-What was measured, on what, and how to measure it again: `python benchmarks --nanogpt PATH` does all of it and writes this
-page (`--quick`: a first look in under three minutes); each section names its own command. Figures are in
+What was measured, on what, and how to measure it again: `python benchmarks --nanogpt PATH` does all of it and writes
+this page (`--quick`: a first look in under three minutes); each section names its own command. Figures are in
 [benchmarks/results](benchmarks/results). **Nothing here was run on a GPU.**
 
-Losses are nats per character over every one of the 111,540 validation characters of Tiny Shakespeare, in blocks of the
-training context. Times are wall time from the first step, evaluations included, unless said otherwise. Machines that are
-shared wander in speed, by a factor of two within an hour on the one below: compare within a table, not between them.
+Losses are nats per character over every one of the 111,540 validation characters of Tiny Shakespeare, in blocks of
+the training context. Times are wall time from the first step, evaluations included, unless said otherwise. Machines
+that are shared wander in speed, by a factor of two within an hour on the one below: compare within a table, not
+between them.
 """
 
 

@@ -1,11 +1,10 @@
-"""What each ingredient of the recipe `shakespeare_char` is worth: its loss after as many steps with all of them, and without
-each, three seeds, differences paired by seed with their 95% intervals (docs/experiments.md says how). The same steps, not
-the same seconds: what is slower has its seconds beside it.
+"""What each ingredient of the recipe `shakespeare_char` is worth: its loss after as many steps with all of them, and
+without each, three seeds, differences paired by seed with their 95% intervals (docs/experiments.md says how). The
+same steps, not the same seconds: what is slower has its seconds beside it.
 """
 
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import measure as shared
@@ -35,18 +34,13 @@ def measure(options: shared.Options) -> dict[str, Any]:
     arms = [experiments.Arm(name if not change else f"without {name}", change) for name, change in WITHOUT.items()]
     with tempfile.TemporaryDirectory() as folder:
         seeds = [1] if options.quick else [1, 2, 3]
-        cells = experiments.train_all(
-            base,
-            arms,
-            seeds,
-            folder,
-            tell=lambda cell: print(f"{cell.arm}, seed {cell.seed}: {cell.loss:.4f}", flush=True),
-        )
-    return {"table": experiments.markdown(cells), "losses": {c.arm: [] for c in cells} | _by_arm(cells)}
+        cells = experiments.train_all(base, arms, seeds, folder, tell=_tell)
+    losses = {arm.name: [cell.loss for cell in cells if cell.arm == arm.name] for arm in arms}
+    return {"table": experiments.markdown(cells), "losses": losses}
 
 
-def _by_arm(cells: list[Any]) -> dict[str, list[float]]:
-    return {arm: [cell.loss for cell in cells if cell.arm == arm] for arm in dict.fromkeys(cell.arm for cell in cells)}
+def _tell(cell: Any) -> None:
+    print(f"{cell.arm}, seed {cell.seed}: {cell.loss:.4f} in {cell.seconds:.0f} s", flush=True)
 
 
 def page(found: dict[str, Any]) -> str:

@@ -1,5 +1,5 @@
-"""What the default was chosen from: models of its size (2 layers, 128 wide, 4 heads, FF_DIM 256, context 128) whose shape
-the ecosystem can load, each for a minute on the clock, taking turns.
+"""What the default was chosen from: models of its size (2 layers, 128 wide, 4 heads, FF_DIM 256, context 128) whose
+shape the ecosystem can load, each for a minute on the clock, taking turns.
 """
 
 import statistics

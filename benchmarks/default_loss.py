@@ -1,5 +1,5 @@
-"""The default config.py on Tiny Shakespeare: loss after a minute and a half, and the time of a whole `microformer train`
-from the command to the sample, data preparation included.
+"""The default config.py on Tiny Shakespeare: loss after a minute and a half, and the time of a whole `microformer
+train` from the command to the sample, data preparation included.
 """
 
 import statistics
@@ -39,14 +39,15 @@ def page(found: dict[str, Any]) -> str:
         [
             "| | loss | steps | seconds of the whole command |",
             "|---|---|---|---|",
-            f"| `microformer train` | {whole['loss']:.4f} | {whole['steps']:,} | {whole['seconds']:.1f} |",
-            *(
-                f"| `--max-minutes {MINUTES:g} --seed {seed}` | {run['loss']:.4f} | {run['steps']:,} | {run['seconds']:.1f} |"
-                for seed, run in enumerate(runs, 1)
-            ),
+            _row("microformer train", whole),
+            *(_row(f"microformer train --max-minutes {MINUTES:g} --seed {i}", run) for i, run in enumerate(runs, 1)),
             f"| mean of these (worst) | {statistics.mean(losses):.4f} ({max(losses):.4f}) | | |",
         ]
     )
+
+
+def _row(command: str, run: dict[str, Any]) -> str:
+    return f"| `{command}` | {run['loss']:.4f} | {run['steps']:,} | {run['seconds']:.1f} |"
 
 
 if __name__ == "__main__":

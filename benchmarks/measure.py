@@ -1,7 +1,8 @@
 """What the benchmarks share: their options, a run of the real command, a word on the machine, and the files of results.
 
-A benchmark is a module with `TITLE`, `measure(options) -> found` (plain JSON values), `page(found) -> Markdown` and, where
-there is something to see, `draw(found, folder) -> picture's name`. Its docstring is what BENCHMARKS.md says of it.
+A benchmark is a module with `TITLE`, `measure(options) -> found` (plain JSON values), `page(found) -> Markdown` and,
+where there is something to see, `draw(found, folder) -> picture's name`. Its docstring is what BENCHMARKS.md says of
+it.
 """
 
 import argparse

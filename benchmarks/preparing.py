@@ -1,5 +1,5 @@
-"""Preparing 100 MB of characters (Tiny Shakespeare, as often as that takes): seconds of `microformer prepare` beyond its
-imports, and the most anonymous memory its process had, looked at every 5 ms.
+"""Preparing 100 MB of characters (Tiny Shakespeare, as often as that takes): seconds of `microformer prepare` beyond
+its imports, and the most anonymous memory its process had, looked at every 5 ms.
 """
 
 import sys
@@ -77,8 +77,8 @@ def page(found: dict[str, Any]) -> str:
     return (
         "| | median | most |\n|---|---|---|\n"
         f"| seconds | {middle['seconds']:.2f} | {found['seconds'][-1]:.2f} |\n"
-        f"| anonymous memory at most, imports included | {middle['anonymous']:.0f} MB | {found['anonymous'][-1]:.0f} MB |\n"
-        f"| of it there before it began | {middle['imports']:.0f} MB | {found['imports'][-1]:.0f} MB |"
+        f"| anonymous MB at most, imports included | {middle['anonymous']:.0f} | {found['anonymous'][-1]:.0f} |\n"
+        f"| of these there before it began | {middle['imports']:.0f} | {found['imports'][-1]:.0f} |"
     )
 
 

@@ -1,8 +1,8 @@
 """Training: tokens a second and peak memory at equal architecture (4 layers, 4 heads, 128 wide, context 64).
 
-Our model in nanoGPT's shape (LayerNorm, learned positions, GELU, tied, no biases, AdamW, no compilation) beside nanoGPT
-and peers from the package index, in float32 and in bfloat16 (the peers' under autocast). All take turns, ten steps each;
-figures are medians of the turns, with the range. Memory is the peak of a process that does nothing else.
+Our model in nanoGPT's shape (LayerNorm, learned positions, GELU, tied, no biases, AdamW, no compilation) beside
+nanoGPT and peers from the package index, in float32 and in bfloat16 (the peers' under autocast). All take turns, ten
+steps each; figures are medians of the turns, with the range. Memory is the peak of a process that does nothing else.
 """
 
 import subprocess

@@ -183,6 +183,7 @@ def compiled(function: Callable, what: str) -> Callable:
         what: its name to the user, such as "the model".
     """
     import torch
+    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
     attempt = torch.compile(function, dynamic=False, fullgraph=True)
 
@@ -192,7 +193,7 @@ def compiled(function: Callable, what: str) -> Callable:
             return function(*arguments)
         try:
             return attempt(*arguments)
-        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             reason = str(error).strip().splitlines()[0]
             notice(f"{what} can't be compiled here ({reason}); it runs as it is.")
             attempt = function

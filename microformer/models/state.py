@@ -138,10 +138,9 @@ class State:
         caches = []
         for part in self.layers:
             assert part is not None
-            rooms = [one.new_zeros((*one.shape[:2], context, one.shape[3])) for one in (part.keys, part.values)]
-            for room, seen in zip(rooms, (part.keys, part.values), strict=True):
-                room[:, :, : self.length] = seen
-            caches.append(FixedKVCache(*rooms, slot=slot))
+            keys, values = (one.new_zeros((*one.shape[:2], context, one.shape[3])) for one in (part.keys, part.values))
+            keys[:, :, : self.length], values[:, :, : self.length] = part.keys, part.values
+            caches.append(FixedKVCache(keys, values, slot=slot))
         return FixedState(tuple(caches), recent=self.recent, slot=slot)
 
     def last(self, count: int, ids: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch recent"]:

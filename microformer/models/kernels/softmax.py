@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from microformer.models.state import KVCache, Positions
 from microformer.models.taps import Scope
 
-# On a CPU the formula in blocks is faster than the fused kernel, several times so in its backward, until the scores of a
-# block outgrow the cache.
+# On a CPU the formula in blocks is faster than the fused kernel, several times so in its backward, until the scores of
+# a block outgrow the cache.
 _IN_BLOCKS_UP_TO = 256
 # Queries a block: keys after the block's end are not even multiplied.
 _BLOCK = 64
@@ -49,8 +49,8 @@ def softmax_attention(
 
 
 class _InBlocks(torch.autograd.Function):
-    """The formula for some queries at a time, with its gradient written out: autograd's own fills and adds whole tensors
-    for each block.
+    """The formula for some queries at a time, with its gradient written out: autograd's own fills and adds whole
+    tensors for each block.
 
     With s = 1 / sqrt(d_head), P the pattern and dP = dz vᵀ:
         dS = P ⊙ (dP − Σ(dP ⊙ P))        dq = s dS k        dk = s dSᵀ q        dv = Pᵀ dz
