@@ -33,7 +33,7 @@ between them.
 
 def page(benchmarks: Sequence[ModuleType]) -> str:
     """BENCHMARKS.md, from the results that there are."""
-    parts, machines = [HEAD], {}
+    parts = [HEAD]
     for one in benchmarks:
         name = one.__name__
         path = measure.RESULTS / f"{name}.json"
@@ -41,11 +41,12 @@ def page(benchmarks: Sequence[ModuleType]) -> str:
             continue
         kept = json.loads(path.read_text(encoding="utf-8"))
         on = kept["machine"]
-        machines[name] = on
         where = f"{on['processor']}, {on['cores']} cores, bfloat16 units: {on['bfloat16']}"
         versions = f"Python {on['python']}, PyTorch {on['torch']}, Microformer {on['microformer']}, {on['date']}"
         parts.append(f"## {one.TITLE}\n`python benchmarks/{name}.py` · {where}; {versions}; {kept['seconds']:,} s\n")
         parts.append(f"{(one.__doc__ or '').strip()}\n")
+        if kept.get("note"):
+            parts.append(f"{kept['note']}\n")
         if kept["picture"]:
             parts.append(f"![{one.TITLE}](benchmarks/results/{kept['picture']})\n")
         parts.append(f"{one.page(kept['found'])}\n")

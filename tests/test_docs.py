@@ -175,3 +175,10 @@ def test_the_taps_that_depend_on_positions_are_those_that_the_model_page_says():
         "hook_pos_embed",
         *(f"blocks.{i}.attn.hook_rot_{which}" for i in range(2) for which in "qk"),
     }
+
+
+def test_the_page_of_benchmarks_is_what_their_results_say(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    script = runpy.run_path(str(ROOT / "benchmarks" / "__main__.py"))
+
+    assert text(ROOT / "BENCHMARKS.md") == script["page"]([importlib.import_module(name) for name in script["NAMES"]])
