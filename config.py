@@ -58,3 +58,4 @@ LOG_EVERY = 10  # steps between lines of metrics.jsonl
 DEVICE = "auto"  # cpu, cuda, mps
 PRECISION = "auto"  # float32, bfloat16
 THREADS = "auto"  # CPU threads
+COMPILE = False  # compile the model first: up to a minute, and faster steps; needs a C++ compiler

@@ -61,6 +61,7 @@ READ_BY = {
     "device": "devices.py",
     "precision": "devices.py",
     "threads": "devices.py",
+    "compile": "devices.py",
 }
 
 

@@ -155,6 +155,7 @@ class MachineSettings:
     threads: int | Auto = setting(
         "auto", "CPU threads; auto: the cores this process may use, one for a tiny model", least=1, most=1024
     )
+    compile: bool = setting(False, "compile the model first: up to a minute, and faster steps; needs a C++ compiler")
 
 
 GROUPS: dict[str, type] = {

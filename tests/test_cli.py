@@ -154,7 +154,7 @@ def test_importing_the_package_does_not_import_torch():
         (["generate", "--prompt"], "--prompt: expected one argument.", None),
         (["train", "--qk-norm", "maybe"], "QK_NORM 'maybe' is not True or False.", None),
         (["train", "--config", "quik"], "there is no config 'quik'.",
-         "give a file, or one of the ready ones: quick, shakespeare_fast."),
+         "give a file, or one of the ready ones: quick, shakespeare_3min, shakespeare_char, shakespeare_fast."),
         (["prepare", "--input", "a", "--corpus", "b"], "--input and --corpus both name the text.", "give one of them."),
     ],
 )  # fmt: skip
@@ -301,6 +301,22 @@ def test_compiled_code_writes_the_same_text_and_without_a_compiler_one_line_says
     assert told.stdout == plain
     assert told.stderr.count("note: generation can't be compiled here") == (compiler is not None)
     assert bool(list(cache.rglob("*.so"))) == (compiler is None)
+
+
+def test_a_compiled_training_ends_where_the_plain_one_does(here, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(here / "compiled"))
+    Path("book.txt").write_text(book())
+    words = ("train", "--corpus", "book.txt", *flags(**TINY, max_steps=20))
+
+    told = [in_a_shell(*words, "--run", name, *more) for name, more in (("plain", ()), ("compiled", ("--compile",)))]
+
+    assert [one.returncode for one in told] == [0, 0], told[1].stderr
+    assert "can't be compiled" not in told[1].stderr
+    assert list((here / "compiled").rglob("*.so"))
+    plain, compiled = (
+        [row["train_loss"] for row in rows(name) if "train_loss" in row] for name in ("plain", "compiled")
+    )
+    assert compiled == pytest.approx(plain, abs=1e-3)
 
 
 def test_a_text_ends_before_what_it_is_to_stop_at(here, capsys):
@@ -606,7 +622,17 @@ CHANGED = {
     "seed": 2,
 }  # fmt: skip
 # What is told elsewhere: corpora and encodings, time, and the machine.
-ELSEWHERE = {"corpus", "encoding", "vocab_size", "max_minutes", "checkpoint_minutes", "device", "precision", "threads"}
+ELSEWHERE = {
+    "corpus",
+    "encoding",
+    "vocab_size",
+    "max_minutes",
+    "checkpoint_minutes",
+    "device",
+    "precision",
+    "threads",
+    "compile",
+}
 
 
 def effects(name, saved):

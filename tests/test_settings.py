@@ -152,7 +152,8 @@ def test_a_budget_on_the_command_line_replaces_the_configs_whatever_it_was_in(gi
 def test_a_ready_config_is_found_by_its_name():
     assert resolve("quick").model.embed_dim == 64
     assert said_of(lambda: resolve("quikc")) == (
-        "there is no config 'quikc'.\nhint: give a file, or one of the ready ones: quick, shakespeare_fast."
+        "there is no config 'quikc'.\nhint: give a file, or one of the ready ones: quick, shakespeare_3min, "
+        "shakespeare_char, shakespeare_fast."
     )
 
 

@@ -201,6 +201,7 @@ def _train(run: Run, data: corpora.Prepared, show: bool, changed: Mapping[str, A
             save=lambda which: _save(run, loop, which),
             observers=observers,
             asked_to_stop=asked_to_stop,
+            loss=devices.compiled(model.loss, "the model") if machine.compile else None,
         )
         try:
             _restore(run, loop, stopping)

@@ -82,6 +82,7 @@ class Loop:
         model, optimizer, average, batches, schedule, budget, plan: what is trained, on what and how.
         device: where batches are computed.
         evaluate: gives the validation loss of the model as it stands, in nats a token; None: there is no validation.
+        loss: what is made small, in the model's place where that was compiled: (ids, targets, mask) -> nats a token.
         save: called with `last`, `best` or `snapshot` when that checkpoint is due.
         observers: told of every step and row.
         asked_to_stop: asked after each step; true ends the run at once, saved.
@@ -99,6 +100,7 @@ class Loop:
     save: Callable[[Literal["last", "best", "snapshot"]], None]
     observers: Sequence[Observer] = ()
     asked_to_stop: Callable[[], bool] = lambda: False
+    loss: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
     position: Position = field(default_factory=Position)
     record: Record = field(default_factory=Record)  # kept where the clock decides
 
@@ -190,11 +192,12 @@ class Loop:
         part = plan.batch_size // plan.accumulate
         parts = [self.batches.take(position.samples + i * part, part) for i in range(plan.accumulate)]
         tokens = sum(batch.tokens for batch in parts)
+        loss_of = self.loss or self.model.loss
         loss = torch.zeros((), device=self.device)
         for batch in parts:
             # A part counts by its tokens, so that the parts add up to one large batch.
             batch = batch.to(self.device)
-            share = self.model.loss(batch.ids, batch.targets, batch.mask) * (batch.tokens / tokens)
+            share = loss_of(batch.ids, batch.targets, batch.mask) * (batch.tokens / tokens)
             share.backward()
             loss += share.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.grad_clip or float("inf"))
