@@ -66,8 +66,8 @@ def run(benchmark: ModuleType, chosen: Options) -> None:
         (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
-def train(folder: Path, name: str, *flags: str) -> dict[str, Any]:
-    """Runs `microformer train --run NAME FLAGS` in a folder.
+def train(folder: Path, name: str, *flags: str, may_fail: bool = False) -> dict[str, Any]:
+    """Runs `microformer train --run NAME FLAGS` in a folder. A training that fails ends the benchmark, unless it may.
 
     Returns:
         `seconds` of the whole process, `code`, `error` (its last line on standard error), and, if it ended well, the
@@ -78,6 +78,8 @@ def train(folder: Path, name: str, *flags: str) -> dict[str, Any]:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     result: dict[str, Any] = {"seconds": time.perf_counter() - started, "code": done.returncode}
     result["error"] = (done.stderr.strip().splitlines() or [""])[-1]
+    if done.returncode and not may_fail:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
     if done.returncode == 0:
         run = folder / "runs" / name
         result["info"] = json.loads((run / "run.json").read_text(encoding="utf-8"))
