@@ -94,6 +94,9 @@ class FixedKVCache(KVCache):
         self.values.index_copy_(2, self.slot, values)
         return self
 
+    def map(self, change) -> "FixedKVCache":
+        return replace(self, keys=change(self.keys), values=change(self.values))
+
 
 @dataclass(frozen=True)
 class State:
@@ -183,7 +186,8 @@ class State:
 @dataclass(frozen=True)
 class FixedState(State):
     """A memory whose tensors keep their sizes, so that the same compiled code serves every token. One token a call;
-    its owner counts them, for the model can't: `length` stays 0. Unlike other states it is used up by a call.
+    its owner counts them, for the model can't: `length` stays 0. Unlike other states it is used up by a call, and its
+    rows can't be reset.
 
     Args:
         slot: where the next token goes. [1]
@@ -194,6 +198,9 @@ class FixedState(State):
 
     def positions(self, new: int, device: torch.device) -> "Positions":
         return Positions(query=self.slot, key=torch.arange(self.layers[0].keys.shape[2], device=device), filled=False)
+
+    def reset(self, rows: Bool[Tensor, "batch"]) -> "State":
+        raise NotImplementedError("the rows of a state of fixed size can't be reset")
 
     def advanced(self, layers: tuple, ids: Tensor, recent: Tensor | None) -> "FixedState":
         slot = self.slot + 1
