@@ -82,7 +82,7 @@ def measure(options: shared.Options) -> dict[str, Any]:
             # transformers' GPT-2 can't go beyond its positions.
             able = {name: write for name, write in writers.items() if new == NEW or "transformers" not in name}
             timed = {name: lambda w=write, s=streams, n=new: speed(w, s, n) for name, write in able.items()}
-            found[what] = shared.in_turns(timed, 3 if options.quick else 15)
+            found[what] = shared.in_turns(timed, 3 if options.quick else 9)
     return found
 
 

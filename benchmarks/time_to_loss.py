@@ -75,7 +75,8 @@ def page(found: dict[str, Any]) -> str:
         for loss in (CPU_LOSS, A100_LOSS):
             times = [reached(curve, loss) for curve in curves]
             known = [one for one in times if one is not None]
-            cells.append(f"{statistics.median(known):.1f} ({max(known):.1f})" if len(known) == len(times) else "–")
+            all_did = len(known) == len(times)
+            cells.append(f"{statistics.median(known):.1f} ({max(known):.1f})" if all_did else f"not in {took:.0f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -109,7 +109,7 @@ def measure(options: shared.Options) -> dict[str, Any]:
             return steps * batch * CONTEXT / (time.perf_counter() - began)
 
         timed = {name: lambda step=step: speed(step) for name, step in cases(batch, options.nanogpt).items()}
-        found[str(batch)] = shared.in_turns(timed, 3 if options.quick else 15)
+        found[str(batch)] = shared.in_turns(timed, 3 if options.quick else 9)
     found["memory"] = {} if options.quick else {name: memory(name, options.nanogpt) for name in found["12"]}
     return found
 
