@@ -183,8 +183,10 @@ def compiled(function: Callable, what: str) -> Callable:
         what: its name to the user, such as "the model".
     """
     import torch
-    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+    from torch._dynamo import exc
 
+    names = ("TorchDynamoException", "FailOnRecompileLimitHit")  # the second came after PyTorch 2.4
+    failures = tuple(getattr(exc, name) for name in names if hasattr(exc, name))
     attempt = torch.compile(function, dynamic=False, fullgraph=True)
 
     def run(*arguments: object) -> object:
@@ -193,7 +195,7 @@ def compiled(function: Callable, what: str) -> Callable:
             return function(*arguments)
         try:
             return attempt(*arguments)
-        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+        except failures as error:
             reason = str(error).strip().splitlines()[0]
             notice(f"{what} can't be compiled here ({reason}); it runs as it is.")
             attempt = function
