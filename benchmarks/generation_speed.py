@@ -9,6 +9,7 @@ turns; figures are medians of the turns, with the range.
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import measure as shared
@@ -30,11 +31,13 @@ def ours(changes: dict[str, Any], compiled: bool) -> Callable[[int, int], None]:
     from microformer.settings import Settings, model_spec
 
     model = Microformer(model_spec(Settings().changed(changes), VOCAB), seed=1).eval()
-    step = devices.compiled(generation.next_ids, "generation") if compiled else None
+    sampler = generation.Sampler(0.8)
+    plain = partial(generation.next_ids, model, sampler)
+    step = devices.compiled(plain, "generation", steady=True) if compiled else None
 
     def write(streams: int, new: int) -> None:
         with devices.threads_for(streams * model.num_parameters()):
-            for _ in generation.stream(model, [[1, 2, 3, 4]] * streams, generation.Sampler(0.8), new, compiled=step):
+            for _ in generation.stream(model, [[1, 2, 3, 4]] * streams, sampler, new, compiled=step):
                 pass
 
     return write

@@ -172,7 +172,7 @@ def use(compute: Compute) -> None:
         torch.set_float32_matmul_precision("high" if compute.precision == "bfloat16" else "highest")
 
 
-def compiled(function: Callable, what: str) -> Callable:
+def compiled(function: Callable, what: str, *, steady: bool = False) -> Callable:
     """The function as code compiled for the shapes it is called with, or as it is where that can't be done.
 
     The first call with new shapes compiles: some ten seconds, or one where the same was compiled before (torch keeps
@@ -181,13 +181,24 @@ def compiled(function: Callable, what: str) -> Callable:
     Args:
         function: of tensors, and of whatever else stays the same.
         what: its name to the user, such as "the model".
+        steady: nothing but the sizes of the tensors it is called with ever changes. It is then not asked at each call
+            whether the model is still the same, which takes longer than a small model's step.
     """
     import torch
     from torch._dynamo import exc
 
     names = ("TorchDynamoException", "FailOnRecompileLimitHit")  # the second came after PyTorch 2.4
     failures = tuple(getattr(exc, name) for name in names if hasattr(exc, name))
-    attempt = torch.compile(function, dynamic=False, fullgraph=True)
+
+    def own(*arguments: object) -> object:
+        return function(*arguments)
+
+    # torch keeps what it compiled by the code object: another model's must not be found under this one's.
+    own.__code__ = own.__code__.replace()
+    options = {}
+    if steady and hasattr(torch.compiler, "keep_tensor_guards_unsafe"):  # PyTorch 2.8 and later
+        options = {"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe, "size_asserts": False}
+    attempt = torch.compile(own, dynamic=False, fullgraph=True, options=options or None)
 
     def run(*arguments: object) -> object:
         nonlocal attempt

@@ -9,6 +9,7 @@ generation goes on: which tokens are seen depends on their number alone (`window
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -101,7 +102,7 @@ def window_start(seen: int, context: int) -> int:
     return 0 if seen <= context else -(-(seen - context) // jump) * jump
 
 
-NextIds = Callable[[Microformer, Sampler, Tensor, State, Tensor], tuple[Tensor, State]]
+Step = Callable[[Tensor, State, Tensor], tuple[Tensor, State]]
 
 
 def next_ids(model: Microformer, sampler: Sampler, ids: Tensor, state: State, u: Tensor) -> tuple[Tensor, State]:
@@ -132,7 +133,7 @@ def stream(
     *,
     seed: int = 0,
     use_cache: bool = True,
-    compiled: NextIds | None = None,
+    compiled: Step | None = None,
 ) -> Iterator[list[int | None]]:
     """Continues prompts of any lengths together, a token each at a time.
 
@@ -146,8 +147,9 @@ def stream(
         max_new_tokens: how many each row gets.
         seed: row i draws as row 0 would with seed + i.
         use_cache: False computes every step from the whole window: the oracle, and slow.
-        compiled: `next_ids` as compiled code, for the steps that read one token a row (most do). Its rounding differs,
-            so that a draw may fall on the other side of a border once in many thousand tokens.
+        compiled: `next_ids` of this model and sampler as compiled code, for the steps that read one token a row (most
+            do). Its rounding differs, so that a draw may fall on the other side of a border once in many thousand
+            tokens.
 
     Yields:
         For each row its new id, or None where it has none at this step.
@@ -163,6 +165,7 @@ def stream(
     texts = [list(prompt) for prompt in prompts]
     lengths = [len(prompt) for prompt in prompts]
     seen = min(lengths)
+    plain: Step = partial(next_ids, model, sampler)
     read, state = 0, model.empty_state()
     held = 0  # how many tokens the state remembers: those before `read`
 
@@ -176,17 +179,17 @@ def stream(
         u = torch.tensor(
             [one(seen - length) if new else 0.0 for one, length, new in zip(draws, lengths, fresh, strict=True)]
         )
-        advance: NextIds = next_ids
+        step = plain
         if compiled is not None and held and seen - read == 1:
-            advance, state = compiled, state if isinstance(state, FixedState) else state.fixed(context)
-        ids, state = advance(model, sampler, ids, state, u)
+            step, state = compiled, state if isinstance(state, FixedState) else state.fixed(context)
+        ids, state = step(ids, state, u)
         read, held = seen, held + seen - read
         chosen = ids.tolist()
-        step: list[int | None] = []
+        given: list[int | None] = []
         for text, length, new, one in zip(texts, lengths, fresh, chosen, strict=True):
             if seen >= length:  # past its prompt; a row that has all its tokens goes along until the last has its own
                 text.append(one)
-            step.append(one if new else None)
+            given.append(one if new else None)
         seen += 1
         if any(fresh):
-            yield step
+            yield given

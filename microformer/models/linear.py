@@ -36,7 +36,19 @@ class Linear(nn.Module):
             self.weight.normal_(0.0, self.std, generator=generator)
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
-        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        weight, bias = self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
+        if torch.compiler.is_compiling() and x.numel() == x.shape[-1] and not torch.is_grad_enabled():
+            y = _of_one_vector(x, weight)
+            return y if bias is None else y + bias
+        return F.linear(x, weight, bias)
+
+
+def _of_one_vector(x: Tensor, weight: Tensor) -> Tensor:
+    """x Wᵀ for a single x, as a sum that compiled code makes a loop of its own: a library's call takes as long again.
+
+    The view has x written out first; it would be computed anew for each row of W.
+    """
+    return (x.as_strided(x.shape, x.stride()).unsqueeze(-2) * weight).sum(-1)
 
 
 class Embedding(nn.Module):

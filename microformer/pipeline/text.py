@@ -1,6 +1,7 @@
 """From a run to text, and from a text to its loss under a run. Reads the run folder, and data/ only where asked to."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -82,9 +83,10 @@ def stream_text(
     decoders = [run.tokenizer.decoder() for _ in prompts]
     held = [""] * len(prompts)  # text that may be the beginning of `stop`
     open_rows = set(range(len(prompts)))
-    step_of = devices.compiled(generation.next_ids, "generation") if compile else None
+    step_of = partial(generation.next_ids, run.model, sampler)
+    compiled = devices.compiled(step_of, "generation", steady=True) if compile else None
     with devices.threads_for(len(ids) * run.model.num_parameters()):
-        for step in generation.stream(run.model, ids, sampler, max_new_tokens, seed=seed, compiled=step_of):
+        for step in generation.stream(run.model, ids, sampler, max_new_tokens, seed=seed, compiled=compiled):
             for row, chosen in enumerate(step):
                 if chosen is None or row not in open_rows:
                     continue

@@ -8,12 +8,14 @@ sqrt(max(1, rows / columns)), keeps a step's effect on activations the same what
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from microformer.training.rule import Rule
 
 # The quintic whose five rounds take every singular value in (0, 1] near 1 (Jordan et al. 2024).
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -37,7 +39,7 @@ def orthogonalise(
     return x.mT if tall else x
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Rule):
     """Muon over matrices, all of one shape orthogonalised together.
 
     Args:
@@ -57,13 +59,11 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ):
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "rows": None}
-        super().__init__(matrices, defaults)  # type: ignore[arg-type]
+        super().__init__(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay, rows=None)
         self.dtype = dtype
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step of every matrix that has a gradient."""
+    def step(self) -> None:
         # Lying or standing, matrices of one shape go together: the nearest orthogonal matrix turns with its own.
         together: dict[tuple[int, ...], list[tuple[Tensor, Tensor, float]]] = defaultdict(list)
         for group in self.param_groups:

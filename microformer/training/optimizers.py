@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from microformer.models.model import Microformer
+from microformer.training.adamw import AdamW
 from microformer.training.muon import Muon
+from microformer.training.rule import Rule
 
 # The rates that the "auto" rate stands for, and the width they were found at: the default model on Tiny Shakespeare,
 # the best of a handful around them after 1,600 steps (docs/training.md has the table).
@@ -76,7 +78,7 @@ class Optimizer:
             {"params": by_role["unembedding"], "lr": unembedding, "weight_decay": decay},
             {"params": by_role["gain"] + by_role["bias"], "lr": tables, "weight_decay": 0.0},
         ]
-        self.parts: list[torch.optim.Optimizer] = []
+        self.parts: list[Rule] = []
         if recipe.kind == "muon":
             by_rows: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
             for name, rows in model.outputs().items():
@@ -87,8 +89,7 @@ class Optimizer:
         else:
             adamw.append({"params": by_role["matrix"], "lr": rate, "weight_decay": decay})
         groups = [group for group in adamw if group["params"]]
-        fused = next(model.parameters()).device.type in ("cpu", "cuda")
-        self.parts.append(torch.optim.AdamW(groups, betas=recipe.betas, eps=1e-8, fused=fused))
+        self.parts.append(AdamW(groups, rate, recipe.betas))
         self._rates = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
     def set_rate(self, share: float) -> None:
@@ -101,7 +102,7 @@ class Optimizer:
         """Moves every parameter and forgets the gradients."""
         for part in self.parts:
             part.step()
-            part.zero_grad(set_to_none=True)
+            part.zero_grad()
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the optimizers remember, as `parameter/what`."""

@@ -60,29 +60,34 @@ class _InBlocks(torch.autograd.Function):
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         batch, heads, length, width = q.shape
         q, k, v = (one.reshape(batch * heads, length, width) for one in (q, k, v))
-        z, patterns = torch.empty_like(q), []
+        z, patterns = [], []
         for start, end in _blocks(length):
             added = mask[start:end, :end].expand(len(q), -1, -1)
             scores = torch.baddbmm(added, q[:, start:end], k[:, :end].mT, alpha=width**-0.5)
             patterns.append(torch.softmax(scores, dim=-1))
-            z[:, start:end] = patterns[-1] @ v[:, :end]
+            z.append(patterns[-1] @ v[:, :end])
         ctx.save_for_backward(q, k, v, *patterns)
-        return z.view(batch, heads, length, width)
+        return _joined(z).view(batch, heads, length, width)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dz: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
         q, k, v, *patterns = ctx.saved_tensors
         shape, dz = dz.shape, dz.reshape(q.shape)
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for (start, end), pattern in zip(_blocks(q.shape[1]), patterns, strict=True):
-            dz_here = dz[:, start:end]
+        dq, dk, dv = [], torch.empty_like(k), torch.empty_like(v)
+        # The last block comes first: it reaches every key, and what the others give is added to its.
+        for (start, end), pattern in zip(reversed(_blocks(q.shape[1])), reversed(patterns), strict=True):
+            q_here, dz_here, kept = q[:, start:end], dz[:, start:end], float(end < q.shape[1])
             d_scores = torch._softmax_backward_data(dz_here @ v[:, :end].mT, pattern, -1, pattern.dtype)
-            dq[:, start:end] = d_scores @ k[:, :end]
-            dk[:, :end].baddbmm_(d_scores.mT, q[:, start:end])
-            dv[:, :end].baddbmm_(pattern.mT, dz_here)
+            dq.insert(0, d_scores @ k[:, :end])
+            dk[:, :end].baddbmm_(d_scores.mT, q_here, beta=kept)
+            dv[:, :end].baddbmm_(pattern.mT, dz_here, beta=kept)
         scale = q.shape[-1] ** -0.5
-        return dq.mul_(scale).view(shape), dk.mul_(scale).view(shape), dv.view(shape), None
+        return _joined(dq).mul_(scale).view(shape), dk.mul_(scale).view(shape), dv.view(shape), None
+
+
+def _joined(blocks: list[Tensor]) -> Tensor:
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:
