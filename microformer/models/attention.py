@@ -27,8 +27,8 @@ class Attention(nn.Module):
         self.kernel = kernels.build(kind)
         self.W_QKV = Linear(width, width, width, width, bias=model.bias, std=width**-0.5)
         self.W_O = Linear(width, width, bias=model.bias, std=0.0)
-        self.norm_q = RMSNorm(model.d_head, 1e-6) if model.qk_norm else nn.Identity()
-        self.norm_k = RMSNorm(model.d_head, 1e-6) if model.qk_norm else nn.Identity()
+        self.norm_q = RMSNorm(model.d_head, 1e-6) if model.qk_norm else None
+        self.norm_k = RMSNorm(model.d_head, 1e-6) if model.qk_norm else None
 
     def forward(
         self,
@@ -40,7 +40,8 @@ class Attention(nn.Module):
         """Args: the normed stream; the order of its tokens; this layer's memory; the tap."""
         q, k, v = self.W_QKV(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
         q, k, v = tap("hook_q", q), tap("hook_k", k), tap("hook_v", v)
-        q, k = self.norm_q(q), self.norm_k(k)
+        if self.norm_q is not None and self.norm_k is not None:
+            q, k = self.norm_q(q), self.norm_k(k)
         if order.turn is not None:
             q, k = tap("hook_rot_q", order.turn(q)), tap("hook_rot_k", order.turn(k))
 

@@ -48,7 +48,7 @@ class Block(nn.Module):
         self.attention = Attention(layer.attention, model)
         self.norm_2 = norms.build(model.norm, model.embed_dim, bias=model.bias)
         self.feedforward = feedforward.build(layer.feedforward, model)
-        self.dropout = nn.Dropout(model.dropout) if model.dropout else nn.Identity()
+        self.dropout = model.dropout
 
     def forward(
         self,
@@ -59,9 +59,9 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "batch pos d_model"], KVCache]:
         x = tap("hook_resid_pre", x)
         attended, seen = self.attention(self.norm_1(x), order, state, tap.within("attn"))
-        x = tap("hook_resid_mid", x + self.dropout(tap("hook_attn_out", attended)))
+        x = tap("hook_resid_mid", x + dropped(tap("hook_attn_out", attended), self))
         thought = self.feedforward(self.norm_2(x), tap.within("mlp"))
-        return tap("hook_resid_post", x + self.dropout(tap("hook_mlp_out", thought))), seen
+        return tap("hook_resid_post", x + dropped(tap("hook_mlp_out", thought), self)), seen
 
 
 class Microformer(nn.Module):
@@ -84,7 +84,7 @@ class Microformer(nn.Module):
             else None
         )
         self.positions = positions.build(spec)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
+        self.dropout = spec.dropout
         self.blocks = nn.ModuleList(Block(layer, spec) for layer in spec.layers)
         self.norm = norms.build(spec.norm, spec.embed_dim, bias=spec.bias)
         self.unembed = Linear(spec.embed_dim, spec.vocab_size, bias=False, std=0.0, role="unembedding")
@@ -123,7 +123,7 @@ class Microformer(nn.Module):
         x = scope("hook_embed", x.to(self.compute_dtype))
         if (added := self.positions.embed(where.query)) is not None:
             x = x + scope("hook_pos_embed", added.to(x.dtype).expand_as(x))
-        x = self.dropout(x)
+        x = dropped(x, self)
         parts = []
         for i, (block, part) in enumerate(zip(self.blocks, before.layers, strict=True)):
             x, part = block(x, order, part, scope.within(f"blocks.{i}"))
@@ -184,6 +184,11 @@ class Microformer(nn.Module):
         names = ["hook_embed", *(["hook_pos_embed"] if self.positions.embeds else [])]
         names += [f"blocks.{i}.{name}" for i in range(len(self.blocks)) for name in block]
         return [*names, "ln_final.hook_normalized"]
+
+
+def dropped(x: Tensor, part: "Block | Microformer") -> Tensor:
+    """x with the part's share of its numbers left out in training, the others counting for more."""
+    return F.dropout(x, part.dropout) if part.training and part.dropout else x
 
 
 def token_losses(

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from microformer.models import spec
+from microformer.models.linear import like
 
 # Where one token is read at a time, PyTorch's one call costs less than the eight that are faster on many.
 _FEW = 2**14
@@ -29,8 +29,8 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.layer_norm(x, self.gain.shape, self.gain.to(x.dtype), bias, self.eps)
+        bias = None if self.bias is None else like(self.bias, x)
+        return torch.layer_norm(x, self.gain.shape, like(self.gain, x), bias, self.eps)
 
 
 class RMSNorm(nn.Module):
@@ -47,11 +47,11 @@ class RMSNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        gain = self.gain.to(x.dtype)
+        gain = like(self.gain, x)
         few = x.numel() <= _FEW and not torch.is_grad_enabled()
         if x.device.type == "cpu" and not few:
             return _RMSNormOnCPU.apply(x, gain, self.eps)  # type: ignore[no-any-return]
-        return F.rms_norm(x, gain.shape, gain, self.eps)
+        return torch.rms_norm(x, gain.shape, gain, self.eps)
 
 
 class _RMSNormOnCPU(torch.autograd.Function):
