@@ -61,6 +61,12 @@ class ModelSettings:
     positions: str = setting("rope", f"how order is told: {', '.join(spec.POSITIONS)}; rope(base=10000)")
     feedforward: str = setting("swiglu", f"feed-forward of each layer: {', '.join(spec.FEEDFORWARD)}")
     norm: str = setting("rmsnorm", f"norm: {', '.join(spec.NORM)}")
+    num_kv_heads: int | Auto = setting(
+        "auto", "heads of keys and values, shared by the heads of queries; auto: NUM_HEADS", least=1, most=4096
+    )
+    score_cap: float = setting(0.0, "attention scores are squeezed between minus and plus this; 0 for no cap", least=0)
+    attention_dropout: float = setting(0.0, "share of attention's pattern dropped while training", least=0, most=0.99)
+    output_gate: bool = setting(False, "a gate on what attention takes")
     qk_norm: bool = setting(True, "normalise queries and keys in each head")
     tie_embeddings: bool = setting(False, "one matrix for embedding and unembedding")
     bias: bool = setting(False, "biases in linear maps and LayerNorms")
@@ -306,6 +312,10 @@ def model_spec(settings: Settings, vocab_size: int, max_seq_len: int | None = No
         ngrams=model.ngrams,
         ngram_entries=model.ngram_entries if model.ngrams > 1 else 0,
         ngram_dropout=model.ngram_dropout,
+        num_kv_heads=0 if model.num_kv_heads == "auto" else model.num_kv_heads,
+        score_cap=model.score_cap,
+        attention_dropout=model.attention_dropout,
+        output_gate=model.output_gate,
     )
 
 

@@ -25,6 +25,31 @@ class Softmax:
 
 
 @dataclass(frozen=True)
+class Sparsemax:
+    """Dense attention with the nearest distribution to the scores in softmax's place: exact zeros."""
+
+
+@dataclass(frozen=True)
+class Entmax15:
+    """Dense attention with 1.5-entmax, between softmax and sparsemax: exact zeros."""
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Dense attention to each query's k highest scores alone."""
+
+    k: int = 16
+
+    def __post_init__(self):
+        _between("attention topk's k", self.k, 1, 2**24)
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """Attention in which each key's share is its own affair."""
+
+
+@dataclass(frozen=True)
 class Learned:
     """A learned vector for each position, added to the embedding."""
 
@@ -94,13 +119,15 @@ class Swiglu:
     """Three matrices: one branch, passed through SiLU, gates the other."""
 
 
-Attention = Softmax
+Attention = Union[Softmax, Sparsemax, Entmax15, TopK, Sigmoid]  # noqa: UP007
 FeedForward = Union[Gelu, GeluTanh, Relu2, Swiglu]  # noqa: UP007  (a plain `|` of classes is not one name to a JSON reader)
 PositionKind = Union[Learned, Sinusoidal, Rope, NoPositions]  # noqa: UP007
 Norm = Union[LayerNorm, RMSNorm]  # noqa: UP007
 
 # Each slot's kinds by the word that settings, run folders and docs use for them.
-ATTENTION: dict[str, type] = {"softmax": Softmax}
+ATTENTION: dict[str, type] = {
+    "softmax": Softmax, "sparsemax": Sparsemax, "entmax15": Entmax15, "topk": TopK, "sigmoid": Sigmoid,
+}  # fmt: skip
 FEEDFORWARD: dict[str, type] = {"gelu": Gelu, "gelu_tanh": GeluTanh, "relu2": Relu2, "swiglu": Swiglu}
 POSITIONS: dict[str, type] = {"learned": Learned, "sinusoidal": Sinusoidal, "rope": Rope, "none": NoPositions}
 NORM: dict[str, type] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
@@ -135,6 +162,10 @@ class ModelSpec:
         ngrams: the longest n-grams of tokens that have embeddings of their own; 1 for none.
         ngram_entries: the most rows that the table of a length has; 0 where there are none.
         ngram_dropout: the share of n-grams left out in training, 0 … 1.
+        num_kv_heads: heads of keys and values, each shared by as many heads of queries; 0 for one each.
+        score_cap: what scores are squeezed under, in either direction; 0 for no cap.
+        attention_dropout: the share of attention's pattern dropped in training, 0 … 1.
+        output_gate: whether what attention takes passes a gate that reads the stream.
 
     Raises:
         SettingsError: the parts can't make one model.
@@ -155,6 +186,10 @@ class ModelSpec:
     ngrams: int = 1
     ngram_entries: int = 0
     ngram_dropout: float = 0.0
+    num_kv_heads: int = 0
+    score_cap: float = 0.0
+    attention_dropout: float = 0.0
+    output_gate: bool = False
 
     def __post_init__(self):
         limits = {"vocab_size": 2**31, "embed_dim": 65536, "num_heads": 4096, "ff_dim": 2**20, "max_seq_len": 2**24}
@@ -163,16 +198,27 @@ class ModelSpec:
         _between("num_layers", len(self.layers), 1, _MOST_LAYERS)
         _between("ngrams", self.ngrams, 1, 4)
         _between("ngram_entries", self.ngram_entries, int(self.ngrams > 1), 2**24)
-        for name in ("qk_norm", "tie_embeddings", "bias"):
+        for name in ("qk_norm", "tie_embeddings", "bias", "output_gate"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name.upper()} {getattr(self, name)!r} is not True or False.", "use one of them.")
-        for name in ("dropout", "ngram_dropout"):
+        for name in ("dropout", "ngram_dropout", "attention_dropout"):
             if not 0 <= (share := getattr(self, name)) < 1:
                 raise SettingsError(f"{name.upper()} {share} is not a share.", "use 0 for none, or one such as 0.1.")
         if self.embed_dim % self.num_heads:
             raise SettingsError(
                 f"EMBED_DIM {self.embed_dim} can't be divided into {self.num_heads} heads.",
                 _division_hint(self.embed_dim, self.num_heads),
+            )
+        _between("num_kv_heads", self.num_kv_heads, 0, self.num_heads)
+        if self.num_heads % self.kv_heads:
+            few = [str(n) for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
+            raise SettingsError(
+                f"{self.num_heads} heads can't share {self.kv_heads} heads of keys and values alike.",
+                f"set NUM_KV_HEADS to a divisor of NUM_HEADS: {', '.join(few[:8])}.",
+            )
+        if not 0 <= self.score_cap < 1e6:
+            raise SettingsError(
+                f"SCORE_CAP {self.score_cap} can't be: it is a number of 0 or more.", "use 0 for no cap; 30 is usual."
             )
         if isinstance(self.positions, Rope) and self.d_head < 2:
             raise SettingsError(
@@ -189,6 +235,11 @@ class ModelSpec:
     def d_head(self) -> int:
         """Width of one head."""
         return self.embed_dim // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_kv_heads or self.num_heads
 
     @property
     def num_layers(self) -> int:

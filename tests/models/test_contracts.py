@@ -50,7 +50,17 @@ SPECS = {
     **{f"feedforward {kind}, bias": small_spec(feedforward=kind, bias=True) for kind in FEEDFORWARD},
     **{f"norm {kind}": small_spec(norm=kind, num_layers=1) for kind in NORM},
     **{f"norm {kind}, bias": small_spec(norm=kind, bias=True, num_layers=1) for kind in NORM},
-    "arguments": small_spec(positions="rope(base=500)", norm="layernorm(eps=0.001)"),
+    **{
+        f"attention {kind}, two heads a key": small_spec(attention=kind, num_heads=4, num_kv_heads=2)
+        for kind in ATTENTION
+    },
+    **{
+        f"attention {kind}, capped, gated": small_spec(attention=kind, score_cap=2.0, output_gate=True)
+        for kind in ATTENTION
+    },
+    "attention by layers": small_spec(attention="topk(3) entmax15*2 softmax", num_layers=5, feedforward="gelu swiglu"),
+    "one head of keys": small_spec(num_heads=4, num_kv_heads=1, qk_norm=True, bias=True),
+    "arguments": small_spec(positions="rope(base=500)", norm="layernorm(eps=0.001)", attention="topk(k=2)"),
     "tied": small_spec(tie_embeddings=True),
     "tied, learned positions, biases": small_spec(tie_embeddings=True, positions="learned", bias=True),
     "as GPT-2": small_spec(
@@ -85,18 +95,14 @@ def test_nothing_is_found_where_nothing_is_broken():
 
 
 def test_attention_that_looks_ahead_is_found(monkeypatch):
-    def leaky(q, k, v, positions, bias, state, tap):
-        seen = state_of(k, v, state)
-        scores = tap("hook_attn_scores", q @ seen.keys.mT)
-        return tap("hook_pattern", scores.softmax(-1)) @ seen.values, seen
+    class Leaky(kernels.Softmax):
+        def forward(self, q, k, v, order, state, tap):
+            k, v, state = self.remember(k, v, state)
+            return self.as_written(q, k, v, None, tap), state
 
-    monkeypatch.setattr(kernels, "softmax_attention", leaky)
+    monkeypatch.setattr(kernels, "Softmax", Leaky)
 
     assert {"causality", "cache"} <= broken_contracts()
-
-
-def state_of(k, v, remembered):
-    return state.KVCache(k, v) if remembered is None else remembered.extend(k, v)
 
 
 def test_a_mask_off_by_one_is_found(monkeypatch):

@@ -112,4 +112,4 @@ def test_each_kind_says_where_it_is_felt(word, kind, embeds, rotates):
     assert (built.embeds, built.rotates) == (embeds, rotates)
     assert (built.embed(where) is not None) == embeds
     assert (built.turn(where, x.dtype) is not None) == rotates
-    assert built.bias(where, where) is None
+    assert not built.biases

@@ -16,6 +16,7 @@ from microformer.models.spec import (
     FEEDFORWARD,
     NORM,
     POSITIONS,
+    Entmax15,
     Gelu,
     GeluTanh,
     LayerNorm,
@@ -24,8 +25,11 @@ from microformer.models.spec import (
     Relu2,
     RMSNorm,
     Rope,
+    Sigmoid,
     Softmax,
+    Sparsemax,
     Swiglu,
+    TopK,
     one,
     per_layer,
 )
@@ -37,7 +41,8 @@ positions = st.one_of(
     positive.map(POSITIONS["sinusoidal"]),
 )
 norms = st.one_of(positive.map(LayerNorm), positive.map(RMSNorm))
-layers = st.builds(LayerSpec, st.just(Softmax()), st.sampled_from([Gelu(), GeluTanh(), Relu2(), Swiglu()]))
+attentions = st.sampled_from([Softmax(), Sparsemax(), Entmax15(), TopK(3), TopK(2**24), Sigmoid()])
+layers = st.builds(LayerSpec, attentions, st.sampled_from([Gelu(), GeluTanh(), Relu2(), Swiglu()]))
 
 
 @st.composite
@@ -59,6 +64,10 @@ def parts_of_a_model(draw):
         "ngrams": draw(st.integers(1, 4)),
         "ngram_entries": draw(st.integers(1, 2**24)),
         "ngram_dropout": draw(st.floats(0, 0.999)),
+        "num_kv_heads": draw(st.sampled_from([0, 1, heads])),
+        "score_cap": draw(st.floats(0, 1000)),
+        "attention_dropout": draw(st.floats(0, 0.999)),
+        "output_gate": draw(st.booleans()),
     }
 
 
@@ -168,6 +177,11 @@ def test_whatever_is_written_is_a_component_or_an_error_a_user_can_mend(text):
         ({"layers": ()}, "NUM_LAYERS 0"),
         ({"layers": (LayerSpec(Softmax(), Gelu()),) * 1001}, "NUM_LAYERS 1001"),
         ({"dropout": 1.0}, "DROPOUT 1.0"),
+        ({"attention_dropout": 1.0}, "ATTENTION_DROPOUT 1.0"),
+        ({"num_heads": 4, "num_kv_heads": 3}, "4 heads can't share 3 heads of keys and values"),
+        ({"num_kv_heads": 3}, "NUM_KV_HEADS 3"),
+        ({"score_cap": -1.0}, "SCORE_CAP -1.0"),
+        ({"score_cap": math.nan}, "SCORE_CAP nan"),
         ({"dropout": math.nan}, "DROPOUT nan"),
         ({"num_heads": 16}, "rope turns pairs of numbers"),
         ({"embed_dim": 15, "num_heads": 3, "positions": POSITIONS["sinusoidal"]()}, "EMBED_DIM 15 is odd"),

@@ -1,22 +1,34 @@
 """Kernels: how queries, keys and values become one answer a query. One file a kind.
 
-Every kernel is called `kernel(q, k, v, positions, bias, state, tap) -> (z, state)`:
-    q, k, v     [batch head pos d_head], positions already turned in
-    positions   where queries and keys stand (models/state.py); the keys include those remembered
-    bias        added to the scores, or None. [head query key], or with a batch axis in front
-    state       this layer's KVCache; None in a layer that has seen nothing
+Every kernel is called `kernel(q, k, v, order, state, tap) -> (z, state)`:
+    q           [batch head pos d_head], positions already turned in
+    k, v        [batch kv_head pos d_head], the same
+    order       where queries and keys stand, and what is added to their scores (models/positions/base.py)
+    state       this layer's memory (models/state.py); None in a layer that has seen nothing
     tap         the attention's scope (models/taps.py)
     z           [batch head pos d_head]
 """
 
 from microformer.models import spec
-from microformer.models.kernels.softmax import softmax_attention
+from microformer.models.kernels.base import Kernel
+from microformer.models.kernels.entmax import Entmax
+from microformer.models.kernels.sigmoid import Sigmoid
+from microformer.models.kernels.softmax import Softmax
+from microformer.models.kernels.topk import TopK
 
-__all__ = ["build", "softmax_attention"]
+__all__ = ["Entmax", "Kernel", "Sigmoid", "Softmax", "TopK", "build"]
 
 
-def build(kind: spec.Attention):
+def build(kind: spec.Attention, model: spec.ModelSpec) -> Kernel:
     """The kernel that a spec describes."""
     match kind:
         case spec.Softmax():
-            return softmax_attention
+            return Softmax(model)
+        case spec.Sparsemax():
+            return Entmax(2.0, model)
+        case spec.Entmax15():
+            return Entmax(1.5, model)
+        case spec.TopK(k=k):
+            return TopK(k, model)
+        case spec.Sigmoid():
+            return Sigmoid(model)

@@ -1,19 +1,19 @@
-"""Dense causal attention, the oracle of every other kernel.
+"""Dense causal attention, the oracle of every other kind.
 
     pattern = softmax(q kᵀ / sqrt(d_head) + bias + mask)        z = pattern v
 
 Vaswani et al. 2017, "Attention Is All You Need", section 3.2. Three roads to the same numbers: PyTorch's fused
-attention, the formula in blocks of queries, and the formula as it stands where it is looked at. Knows nothing of
-projections, heads' meaning or caches' owners.
+attention, the formula in blocks of queries, and the formula as it stands where it is looked at.
 """
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from microformer.models.state import KVCache, Positions
+from microformer.models.kernels.base import Kernel
+from microformer.models.positions.base import Order
+from microformer.models.state import KVCache
 from microformer.models.taps import Scope
 
 # On a CPU the formula in blocks is faster than the fused kernel, several times so in its backward, until the scores of
@@ -23,29 +23,30 @@ _IN_BLOCKS_UP_TO = 256
 _BLOCK = 64
 
 
-def softmax_attention(
-    q: Float[Tensor, "batch head query d_head"],
-    k: Float[Tensor, "batch head pos d_head"],
-    v: Float[Tensor, "batch head pos d_head"],
-    positions: Positions,
-    bias: Tensor | None,
-    state: KVCache | None,
-    tap: Scope,
-) -> tuple[Float[Tensor, "batch head query d_head"], KVCache]:
-    """See the package's docstring for the arguments."""
-    state = KVCache(k, v) if state is None else state.extend(k, v)
-    k, v = state.keys, state.values
-    looked_at = tap.wants("hook_attn_scores") or tap.wants("hook_pattern")
-    if positions.fresh and bias is None and not looked_at:
-        if q.device.type == "cpu" and k.shape[2] <= _IN_BLOCKS_UP_TO and positions.mask is not None:
-            return _InBlocks.apply(q, k, v, positions.mask.to(q.dtype)), state  # type: ignore[return-value]
-        return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1), state  # needs no mask made
-    added = _added(positions, bias, q.dtype)
-    if torch.compiler.is_compiling() and q.shape[2] == 1:
-        return _one_query(q, k, v, added), state
-    if looked_at:
-        return _explicit(q, k, v, added, tap), state
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=added), state
+class Softmax(Kernel):
+    """Each query's shares are positive and sum to 1."""
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, order: Order, state: KVCache | None, tap: Scope
+    ) -> tuple[Tensor, KVCache]:
+        k, v, state = self.remember(k, v, state)
+        return self.mixed(q, k, v, order, tap), state
+
+    def mixed(self, q: Tensor, k: Tensor, v: Tensor, order: Order, tap: Scope) -> Tensor:
+        """z, by the fastest road that there is for what is asked."""
+        if not self.plain or self.looked_at(tap):
+            return self.as_written(q, k, v, order.added, tap)
+        if order.where.fresh and order.bias is None:
+            if q.device.type == "cpu" and k.shape[2] <= _IN_BLOCKS_UP_TO and order.where.mask is not None:
+                return _InBlocks.apply(q, k, v, order.where.mask.to(q.dtype))  # type: ignore[return-value]
+            return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1)  # needs no mask made
+        added = None if order.added is None else order.added.to(q.dtype)
+        if torch.compiler.is_compiling() and q.shape[2] == 1:
+            return _one_query(q, k, v, added)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=added)
+
+    def pattern(self, scores: Tensor) -> Tensor:
+        return torch.softmax(scores, dim=-1)
 
 
 class _InBlocks(torch.autograd.Function):
@@ -94,27 +95,8 @@ def _blocks(length: int) -> list[tuple[int, int]]:
     return [(start, min(start + _BLOCK, length)) for start in range(0, length, _BLOCK)]
 
 
-def _explicit(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, tap: Scope) -> Tensor:
-    """The formula as it stands at the top of this file."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    if added is not None:
-        scores += added
-    pattern = torch.softmax(tap("hook_attn_scores", scores), dim=-1)
-    return tap("hook_pattern", pattern) @ v
-
-
 def _one_query(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None) -> Tensor:
     """The formula without products of matrices, for one query: compiled, sums and softmax become two loops."""
     scores = (q * q.shape[-1] ** -0.5 * k).sum(-1, keepdim=True).transpose(-2, -1)
     pattern = torch.softmax(scores if added is None else scores + added, dim=-1)
     return (pattern.transpose(-2, -1) * v).sum(-2, keepdim=True)
-
-
-def _added(positions: Positions, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """What is added to the scores, with a head axis: the mask, the bias, both or nothing."""
-    mask = positions.mask
-    if mask is not None:
-        mask = mask.to(dtype).unsqueeze(-3)
-    if bias is None:
-        return mask
-    return bias.to(dtype) if mask is None else bias.to(dtype) + mask

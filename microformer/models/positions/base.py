@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from microformer.models.state import Positions
 
 Turn = Callable[[Tensor], Tensor]
+Bias = Callable[[Int[Tensor, "*batch query"], Int[Tensor, "*batch key"]], Float[Tensor, "*batch head query key"]]
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,35 @@ class Order:
         where: where queries and keys stand.
         turn: what queries and keys go through before they are compared, [batch pos head d_head] in and out; None where
             nothing is turned.
-        bias: what is added to the scores, [*batch head query key]; None for nothing.
+        bias: what is added to the scores of queries and keys at such positions; None for nothing. A function, for an
+            attention that compares few pairs wants few biases.
     """
 
     where: Positions
     turn: Turn | None
-    bias: Tensor | None
+    bias: Bias | None
+
+    @property
+    def added(self) -> Float[Tensor, "*batch head query key"] | None:
+        """What is added to the scores of every pair: −inf where a query may not look, and the bias; None for nothing.
+
+        Made once a forward pass and shared by its layers; the head axis may have length 1.
+        """
+        # functools' cache takes a lock, which code can't be compiled with; compiled, equal sums are made once anyway.
+        return self._made() if torch.compiler.is_compiling() else self._kept
+
+    @cached_property
+    def _kept(self) -> Tensor | None:
+        return self._made()
+
+    def _made(self) -> Tensor | None:
+        mask = self.where.mask
+        if mask is not None:
+            mask = mask.unsqueeze(-3)
+        if self.bias is None:
+            return mask
+        bias = self.bias(self.where.query, self.where.key)
+        return bias if mask is None else bias + mask
 
 
 class PositionKind(nn.Module):
@@ -41,13 +66,13 @@ class PositionKind(nn.Module):
 
     def bias(
         self, query: Int[Tensor, "*batch query"], key: Int[Tensor, "*batch key"]
-    ) -> Float[Tensor, "*batch head query key"] | None:
-        """What is added to the scores; None for nothing."""
-        return None
+    ) -> Float[Tensor, "*batch head query key"]:
+        """What is added to the scores of these queries with these keys. Asked only where a kind has it."""
+        raise NotImplementedError
 
     def order(self, where: Positions, dtype: torch.dtype) -> Order:
         """What all layers of a forward pass in `dtype` are told."""
-        return Order(where, self.turn(where.query, dtype), self.bias(where.query, where.key))
+        return Order(where, self.turn(where.query, dtype), self.bias if self.biases else None)
 
     @property
     def embeds(self) -> bool:
@@ -58,3 +83,8 @@ class PositionKind(nn.Module):
     def rotates(self) -> bool:
         """Whether queries and keys are turned."""
         return type(self).turn is not PositionKind.turn
+
+    @property
+    def biases(self) -> bool:
+        """Whether something is added to the scores."""
+        return type(self).bias is not PositionKind.bias

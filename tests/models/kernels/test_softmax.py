@@ -6,11 +6,20 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from microformer.models.kernels import softmax, softmax_attention
+from microformer.models.kernels import Softmax, softmax
+from microformer.models.positions.base import Order
+from microformer.models.spec import Gelu, LayerSpec, ModelSpec, NoPositions, RMSNorm
+from microformer.models.spec import Softmax as SoftmaxSpec
 from microformer.models.state import KVCache, Positions, State
 from microformer.models.taps import Record, Scope
 
 NO_TAP = Scope(None)
+MODEL = ModelSpec(11, 8, 2, 8, 512, (LayerSpec(SoftmaxSpec(), Gelu()),), NoPositions(), RMSNorm())
+
+
+def softmax_attention(q, k, v, where, bias, state, tap):
+    """The kernel, with a bias that is a tensor of all pairs."""
+    return Softmax(MODEL)(q, k, v, Order(where, None, None if bias is None else lambda query, key: bias), state, tap)
 
 
 def random_qkv(length, d_head=4, rows=2, heads=2, seed=1):
