@@ -68,6 +68,12 @@ class ModelSettings:
     attention_dropout: float = setting(0.0, "share of attention's pattern dropped while training", least=0, most=0.99)
     output_gate: bool = setting(False, "a gate on what attention takes")
     qk_norm: bool = setting(True, "normalise queries and keys in each head")
+    norm_placement: str = setting(
+        "pre", "norms before each half of a block (pre), after it (post), or both (sandwich)",
+        choices=spec.NORM_PLACEMENT,
+    )  # fmt: skip
+    residual_scalars: bool = setting(False, "a learned factor for the stream and one for what is added to it")
+    embed_scale: float = setting(1.0, "what token embeddings are multiplied by", least=1e-6, most=1e6)
     tie_embeddings: bool = setting(False, "one matrix for embedding and unembedding")
     bias: bool = setting(False, "biases in linear maps and LayerNorms")
     dropout: float = setting(0.0, "share of activations dropped while training", least=0, most=0.99)
@@ -316,6 +322,9 @@ def model_spec(settings: Settings, vocab_size: int, max_seq_len: int | None = No
         score_cap=model.score_cap,
         attention_dropout=model.attention_dropout,
         output_gate=model.output_gate,
+        norm_placement=model.norm_placement,
+        residual_scalars=model.residual_scalars,
+        embed_scale=model.embed_scale,
     )
 
 

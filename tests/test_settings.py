@@ -408,8 +408,8 @@ def values_of(name, field):
     if kind is str:
         return {
             "attention": st.sampled_from(["softmax", "softmax*2 topk(k=3)", "entmax15", "sigmoid sparsemax"]),
-            "positions": st.sampled_from(["rope", "learned", "none", "sinusoidal", "rope(base=500.0)"]),
-            "feedforward": st.sampled_from(["gelu", "relu2 swiglu", "swiglu"]),
+            "positions": st.sampled_from(["rope", "learned", "none", "alibi", "t5(8)", "rope(stretch=2.0)"]),
+            "feedforward": st.sampled_from(["gelu", "relu2 swiglu", "geglu relu"]),
             "norm": st.sampled_from(["rmsnorm", "layernorm(eps=1e-05)"]),
         }.get(name, st.text(min_size=1))
     number = (

@@ -4,8 +4,9 @@
     for each block:  x = x + attention(norm(x));  x = x + feedforward(norm(x))
     logits = unembed(norm(x))
 
-Radford et al. 2018 and 2019 (GPT-1, GPT-2), with the norm before each half. A model holds weights and nothing else:
-what it remembers between calls is a State that the caller hands in and gets back; what looks inside it is a tap.
+Radford et al. 2018 and 2019 (GPT-1, GPT-2); where the norms stand is a choice (residual.py). A model holds weights
+and nothing else: what it remembers between calls is a State that the caller hands in and gets back; what looks inside
+it is a tap.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from microformer.models import feedforward, norms, positions
 from microformer.models.attention import Attention
 from microformer.models.linear import Embedding, Linear
 from microformer.models.ngrams import NGrams
+from microformer.models.residual import Residual
 from microformer.models.spec import LayerSpec, ModelSpec
 from microformer.models.state import KVCache, State
 from microformer.models.taps import Scope, Tap
@@ -40,15 +42,14 @@ class Output:
 
 
 class Block(nn.Module):
-    """One layer: attention, then a feed-forward, each reading a normed copy of the stream and adding to it."""
+    """One layer: attention, then a feed-forward, each reading the stream and adding to it."""
 
     def __init__(self, layer: LayerSpec, model: ModelSpec):
         super().__init__()
-        self.norm_1 = norms.build(model.norm, model.embed_dim, bias=model.bias)
+        self.residual_1 = Residual(model)
         self.attention = Attention(layer.attention, model)
-        self.norm_2 = norms.build(model.norm, model.embed_dim, bias=model.bias)
+        self.residual_2 = Residual(model)
         self.feedforward = feedforward.build(layer.feedforward, model)
-        self.dropout = model.dropout
 
     def forward(
         self,
@@ -58,10 +59,10 @@ class Block(nn.Module):
         tap: Scope,
     ) -> tuple[Float[Tensor, "batch pos d_model"], KVCache]:
         x = tap("hook_resid_pre", x)
-        attended, seen = self.attention(self.norm_1(x), order, state, tap.within("attn"))
-        x = tap("hook_resid_mid", x + dropped(tap("hook_attn_out", attended), self))
-        thought = self.feedforward(self.norm_2(x), tap.within("mlp"))
-        return tap("hook_resid_post", x + dropped(tap("hook_mlp_out", thought), self)), seen
+        attended, seen = self.attention(self.residual_1.read(x), order, state, tap.within("attn"))
+        x = tap("hook_resid_mid", self.residual_1.add(x, tap("hook_attn_out", attended)))
+        thought = self.feedforward(self.residual_2.read(x), tap.within("mlp"))
+        return tap("hook_resid_post", self.residual_2.add(x, tap("hook_mlp_out", thought))), seen
 
 
 class Microformer(nn.Module):
@@ -86,7 +87,8 @@ class Microformer(nn.Module):
         self.positions = positions.build(spec)
         self.dropout = spec.dropout
         self.blocks = nn.ModuleList(Block(layer, spec) for layer in spec.layers)
-        self.norm = norms.build(spec.norm, spec.embed_dim, bias=spec.bias)
+        post = spec.norm_placement == "post"  # there the last block has normed the stream
+        self.norm = nn.Identity() if post else norms.build(spec.norm, spec.embed_dim, bias=spec.bias)
         self.unembed = Linear(spec.embed_dim, spec.vocab_size, bias=False, std=0.0, role="unembedding")
         if spec.tie_embeddings:
             self.unembed.weight = self.embed.weight
@@ -120,10 +122,13 @@ class Microformer(nn.Module):
         if self.ngrams is not None:
             recent = before.last(self.ngrams.order - 1, ids)
             x = x + self.ngrams(ids, recent, where.query)
+        if self.spec.embed_scale != 1:
+            x = x * self.spec.embed_scale
         x = scope("hook_embed", x.to(self.compute_dtype))
         if (added := self.positions.embed(where.query)) is not None:
             x = x + scope("hook_pos_embed", added.to(x.dtype).expand_as(x))
-        x = dropped(x, self)
+        if self.training and self.dropout:
+            x = F.dropout(x, self.dropout)
         parts = []
         for i, (block, part) in enumerate(zip(self.blocks, before.layers, strict=True)):
             x, part = block(x, order, part, scope.within(f"blocks.{i}"))
@@ -184,11 +189,6 @@ class Microformer(nn.Module):
         names = ["hook_embed", *(["hook_pos_embed"] if self.positions.embeds else [])]
         names += [f"blocks.{i}.{name}" for i in range(len(self.blocks)) for name in block]
         return [*names, "ln_final.hook_normalized"]
-
-
-def dropped(x: Tensor, part: "Block | Microformer") -> Tensor:
-    """x with the part's share of its numbers left out in training, the others counting for more."""
-    return F.dropout(x, part.dropout) if part.training and part.dropout else x
 
 
 def token_losses(

@@ -69,9 +69,28 @@ class Rope:
     """Queries and keys turned by an angle that grows with their position."""
 
     base: float = 10000.0
+    stretch: float = 1.0
 
     def __post_init__(self):
         _positive("positions", "base", self.base)
+        _positive("positions", "stretch", self.stretch)
+
+
+@dataclass(frozen=True)
+class Alibi:
+    """Scores fall with distance, each head's at its own rate."""
+
+
+@dataclass(frozen=True)
+class T5:
+    """A learned bias on scores for each head and bucket of distances."""
+
+    buckets: int = 32
+    distance: int = 128
+
+    def __post_init__(self):
+        _between("positions t5's buckets", self.buckets, 2, 2**16)
+        _between("positions t5's distance", self.distance, self.buckets // 2 + 1, 2**24)
 
 
 @dataclass(frozen=True)
@@ -110,6 +129,11 @@ class GeluTanh:
 
 
 @dataclass(frozen=True)
+class Relu:
+    """Two matrices with a ReLU between."""
+
+
+@dataclass(frozen=True)
 class Relu2:
     """Two matrices with a squared ReLU between."""
 
@@ -119,18 +143,28 @@ class Swiglu:
     """Three matrices: one branch, passed through SiLU, gates the other."""
 
 
+@dataclass(frozen=True)
+class Geglu:
+    """Three matrices: one branch, passed through GELU, gates the other."""
+
+
 Attention = Union[Softmax, Sparsemax, Entmax15, TopK, Sigmoid]  # noqa: UP007
-FeedForward = Union[Gelu, GeluTanh, Relu2, Swiglu]  # noqa: UP007  (a plain `|` of classes is not one name to a JSON reader)
-PositionKind = Union[Learned, Sinusoidal, Rope, NoPositions]  # noqa: UP007
+FeedForward = Union[Relu, Gelu, GeluTanh, Relu2, Swiglu, Geglu]  # noqa: UP007  (a plain `|` of classes is not one name to a JSON reader)
+PositionKind = Union[Learned, Sinusoidal, Rope, Alibi, T5, NoPositions]  # noqa: UP007
 Norm = Union[LayerNorm, RMSNorm]  # noqa: UP007
 
 # Each slot's kinds by the word that settings, run folders and docs use for them.
 ATTENTION: dict[str, type] = {
     "softmax": Softmax, "sparsemax": Sparsemax, "entmax15": Entmax15, "topk": TopK, "sigmoid": Sigmoid,
 }  # fmt: skip
-FEEDFORWARD: dict[str, type] = {"gelu": Gelu, "gelu_tanh": GeluTanh, "relu2": Relu2, "swiglu": Swiglu}
-POSITIONS: dict[str, type] = {"learned": Learned, "sinusoidal": Sinusoidal, "rope": Rope, "none": NoPositions}
+FEEDFORWARD: dict[str, type] = {
+    "gelu": Gelu, "gelu_tanh": GeluTanh, "relu": Relu, "relu2": Relu2, "swiglu": Swiglu, "geglu": Geglu,
+}  # fmt: skip
+POSITIONS: dict[str, type] = {
+    "learned": Learned, "sinusoidal": Sinusoidal, "rope": Rope, "alibi": Alibi, "t5": T5, "none": NoPositions,
+}  # fmt: skip
 NORM: dict[str, type] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
+NORM_PLACEMENT = ("pre", "post", "sandwich")
 
 _MOST_LAYERS = 1000
 
@@ -166,6 +200,9 @@ class ModelSpec:
         score_cap: what scores are squeezed under, in either direction; 0 for no cap.
         attention_dropout: the share of attention's pattern dropped in training, 0 … 1.
         output_gate: whether what attention takes passes a gate that reads the stream.
+        norm_placement: pre, post or sandwich (models/residual.py).
+        residual_scalars: whether the stream and what is added to it are each times a learned number.
+        embed_scale: what token embeddings are multiplied by.
 
     Raises:
         SettingsError: the parts can't make one model.
@@ -190,6 +227,9 @@ class ModelSpec:
     score_cap: float = 0.0
     attention_dropout: float = 0.0
     output_gate: bool = False
+    norm_placement: str = "pre"
+    residual_scalars: bool = False
+    embed_scale: float = 1.0
 
     def __post_init__(self):
         limits = {"vocab_size": 2**31, "embed_dim": 65536, "num_heads": 4096, "ff_dim": 2**20, "max_seq_len": 2**24}
@@ -198,7 +238,7 @@ class ModelSpec:
         _between("num_layers", len(self.layers), 1, _MOST_LAYERS)
         _between("ngrams", self.ngrams, 1, 4)
         _between("ngram_entries", self.ngram_entries, int(self.ngrams > 1), 2**24)
-        for name in ("qk_norm", "tie_embeddings", "bias", "output_gate"):
+        for name in ("qk_norm", "tie_embeddings", "bias", "output_gate", "residual_scalars"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name.upper()} {getattr(self, name)!r} is not True or False.", "use one of them.")
         for name in ("dropout", "ngram_dropout", "attention_dropout"):
@@ -220,6 +260,11 @@ class ModelSpec:
             raise SettingsError(
                 f"SCORE_CAP {self.score_cap} can't be: it is a number of 0 or more.", "use 0 for no cap; 30 is usual."
             )
+        if self.norm_placement not in NORM_PLACEMENT:
+            raise SettingsError(
+                f"NORM_PLACEMENT {self.norm_placement!r} is not known.", f"there are: {', '.join(NORM_PLACEMENT)}."
+            )
+        _positive("embed_scale", "the factor", self.embed_scale)
         if isinstance(self.positions, Rope) and self.d_head < 2:
             raise SettingsError(
                 f"rope turns pairs of numbers, and {self.num_heads} heads of EMBED_DIM {self.embed_dim} are 1 wide.",

@@ -60,6 +60,15 @@ SPECS = {
     },
     "attention by layers": small_spec(attention="topk(3) entmax15*2 softmax", num_layers=5, feedforward="gelu swiglu"),
     "one head of keys": small_spec(num_heads=4, num_kv_heads=1, qk_norm=True, bias=True),
+    **{
+        f"norms {placement}": small_spec(norm="layernorm", norm_placement=placement, bias=True)
+        for placement in ("post", "sandwich")
+    },
+    "post, scalars, scaled embedding": small_spec(norm_placement="post", residual_scalars=True, embed_scale=4.0),
+    "pre, scalars": small_spec(residual_scalars=True),
+    **{f"attention {kind}, a bias on scores": small_spec(kind, positions="alibi") for kind in ATTENTION},
+    "a learned bias, shared keys": small_spec(positions="t5(4, 6)", num_heads=4, num_kv_heads=2),
+    "stretched": small_spec(positions="rope(base=500, stretch=4)"),
     "arguments": small_spec(positions="rope(base=500)", norm="layernorm(eps=0.001)", attention="topk(k=2)"),
     "tied": small_spec(tie_embeddings=True),
     "tied, learned positions, biases": small_spec(tie_embeddings=True, positions="learned", bias=True),

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from microformer.models import positions
-from microformer.models.positions import Learned, PositionKind, Rope, Sinusoidal
+from microformer.models.positions import T5, Alibi, Learned, PositionKind, Rope, Sinusoidal
 from microformer.models.spec import POSITIONS, Gelu, LayerSpec, ModelSpec, RMSNorm, Softmax
 
 BASE = 10000.0
@@ -100,7 +100,7 @@ def test_learned_positions_are_a_row_of_a_table_each():
     ("word", "kind", "embeds", "rotates"),
     [
         ("learned", Learned, True, False), ("sinusoidal", Sinusoidal, True, False), ("rope", Rope, False, True),
-        ("none", PositionKind, False, False),
+        ("none", PositionKind, False, False), ("alibi", Alibi, False, False), ("t5", T5, False, False),
     ],
 )  # fmt: skip
 def test_each_kind_says_where_it_is_felt(word, kind, embeds, rotates):
@@ -112,4 +112,49 @@ def test_each_kind_says_where_it_is_felt(word, kind, embeds, rotates):
     assert (built.embeds, built.rotates) == (embeds, rotates)
     assert (built.embed(where) is not None) == embeds
     assert (built.turn(where, x.dtype) is not None) == rotates
-    assert not built.biases
+    assert built.biases == (word in ("alibi", "t5"))
+
+
+@pytest.mark.parametrize(
+    ("heads", "slopes"),
+    [
+        (1, [2**-8]), (4, [2**-2, 2**-4, 2**-6, 2**-8]), (8, [2**-i for i in range(1, 9)]),
+        (6, [2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3]),
+    ],
+)  # fmt: skip
+def test_alibi_takes_from_a_score_its_distance_at_each_heads_rate(heads, slopes):
+    found = Alibi(heads).bias(torch.arange(3, 6), torch.arange(6))
+
+    for h, slope in enumerate(slopes):
+        for query in range(3):
+            assert found[h, query].tolist() == pytest.approx([-slope * (query + 3 - key) for key in range(6)])
+
+
+@pytest.mark.parametrize(("buckets", "distance"), [(32, 128), (8, 20), (2, 5), (5, 100)])
+def test_t5_has_a_bucket_for_each_near_distance_and_wider_ones_further_out(buckets, distance):
+    bucket = T5(2, buckets, distance).bucket(torch.arange(300)).tolist()
+    near = buckets // 2
+
+    assert bucket[: near + 1] == list(range(near + 1))
+    assert bucket == sorted(bucket)
+    assert set(bucket) == set(range(buckets))
+    assert bucket[distance - 1] == bucket[299] == buckets - 1
+    for d in range(near, distance):
+        assert bucket[d] == near + int(math.log(d / near) / math.log(distance / near) * (buckets - near) + 1e-6)
+
+
+def test_t5_gives_a_pair_its_buckets_number_for_each_head_and_rows_their_own():
+    kind = T5(3, 8, 20)
+    key = torch.arange(6) - torch.tensor([[0], [4]])
+    found = kind.bias(key[:, 4:], key)
+
+    assert found.shape == (2, 3, 2, 6)
+    assert found[0, 2, 1, 2] == kind.table.weight[int(kind.bucket(torch.tensor(3))), 2]
+    assert torch.equal(found[0], found[1])  # distances do not change where a text begins
+
+
+def test_a_stretched_rope_slows_the_slowest_angle_by_the_stretch_and_leaves_the_fastest():
+    plain, stretched = Rope(64, 16, BASE), Rope(64, 16, BASE, stretch=4.0)
+
+    assert_close(stretched.cos[:, 0], plain.cos[:, 0])
+    assert_close(stretched.sin[40, 7], plain.sin[10, 7], rtol=1e-4, atol=1e-6)

@@ -15,6 +15,7 @@ from microformer.models.spec import (
     ATTENTION,
     FEEDFORWARD,
     NORM,
+    NORM_PLACEMENT,
     POSITIONS,
     Entmax15,
     Gelu,
@@ -38,6 +39,8 @@ positive = st.floats(1e-12, 1e12)
 positions = st.one_of(
     st.sampled_from([POSITIONS["learned"](), POSITIONS["none"]()]),
     positive.map(Rope),
+    st.builds(Rope, positive, positive),
+    st.sampled_from([POSITIONS["alibi"](), POSITIONS["t5"](), POSITIONS["t5"](4, 9)]),
     positive.map(POSITIONS["sinusoidal"]),
 )
 norms = st.one_of(positive.map(LayerNorm), positive.map(RMSNorm))
@@ -68,6 +71,9 @@ def parts_of_a_model(draw):
         "score_cap": draw(st.floats(0, 1000)),
         "attention_dropout": draw(st.floats(0, 0.999)),
         "output_gate": draw(st.booleans()),
+        "norm_placement": draw(st.sampled_from(NORM_PLACEMENT)),
+        "residual_scalars": draw(st.booleans()),
+        "embed_scale": draw(positive),
     }
 
 
@@ -119,14 +125,14 @@ def said_of(call) -> str:
 def test_an_unknown_kind_is_named_with_the_nearest_one():
     assert said_of(lambda: one("rop", POSITIONS, "POSITIONS")) == (
         "POSITIONS 'rop' is not known.\n"
-        "hint: did you mean 'rope'? There are: learned, sinusoidal, rope, none."
+        "hint: did you mean 'rope'? There are: learned, sinusoidal, rope, alibi, t5, none."
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "rope(speed=3)", "rope(1, 2)", "rope(1, base=2)", "rope(base=1, base=2)", "rope(base='x')", "rope(base=True)",
+        "rope(speed=3)", "rope(1, 2, 3)", "rope(1, base=2)", "rope(base=1, base=2)", "rope(base='x')", "rope(base=True)",
         "rope(base=1j)", "rope(base=)", "rope(**{'base': 5})", "rope(base=exit())", "rope(base=1e999)", "rope(None)",
         "rope(base=[1])", "rope(base=1" + "0" * 400 + ")", "rope(base=-1)", "rope(base=0)",
     ],
@@ -182,6 +188,8 @@ def test_whatever_is_written_is_a_component_or_an_error_a_user_can_mend(text):
         ({"num_kv_heads": 3}, "NUM_KV_HEADS 3"),
         ({"score_cap": -1.0}, "SCORE_CAP -1.0"),
         ({"score_cap": math.nan}, "SCORE_CAP nan"),
+        ({"norm_placement": "between"}, "NORM_PLACEMENT 'between' is not known"),
+        ({"embed_scale": 0.0}, "EMBED_SCALE"),
         ({"dropout": math.nan}, "DROPOUT nan"),
         ({"num_heads": 16}, "rope turns pairs of numbers"),
         ({"embed_dim": 15, "num_heads": 3, "positions": POSITIONS["sinusoidal"]()}, "EMBED_DIM 15 is odd"),

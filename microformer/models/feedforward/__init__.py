@@ -3,10 +3,10 @@
 from torch import nn
 
 from microformer.models import spec
+from microformer.models.feedforward.gated import Gated
 from microformer.models.feedforward.mlp import MLP
-from microformer.models.feedforward.swiglu import Swiglu
 
-__all__ = ["MLP", "Swiglu", "build"]
+__all__ = ["MLP", "Gated", "build"]
 
 
 def build(kind: spec.FeedForward, model: spec.ModelSpec) -> nn.Module:
@@ -16,7 +16,11 @@ def build(kind: spec.FeedForward, model: spec.ModelSpec) -> nn.Module:
             return MLP(model.embed_dim, model.ff_dim, "gelu", bias=model.bias)
         case spec.GeluTanh():
             return MLP(model.embed_dim, model.ff_dim, "gelu_tanh", bias=model.bias)
+        case spec.Relu():
+            return MLP(model.embed_dim, model.ff_dim, "relu", bias=model.bias)
         case spec.Relu2():
             return MLP(model.embed_dim, model.ff_dim, "relu2", bias=model.bias)
         case spec.Swiglu():
-            return Swiglu(model.embed_dim, model.ff_dim, bias=model.bias)
+            return Gated(model.embed_dim, model.ff_dim, "silu", bias=model.bias)
+        case spec.Geglu():
+            return Gated(model.embed_dim, model.ff_dim, "gelu", bias=model.bias)

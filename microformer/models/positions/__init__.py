@@ -1,12 +1,14 @@
-"""Positions: three places where a model can be told where a token stands. One file a kind."""
+"""Positions: three places where a model can be told where a token stands (base.py). One file a kind."""
 
 from microformer.models import spec
+from microformer.models.positions.alibi import Alibi
 from microformer.models.positions.base import Order, PositionKind
 from microformer.models.positions.learned import Learned
 from microformer.models.positions.rope import Rope
 from microformer.models.positions.sinusoidal import Sinusoidal
+from microformer.models.positions.t5 import T5
 
-__all__ = ["Learned", "Order", "PositionKind", "Rope", "Sinusoidal", "build"]
+__all__ = ["T5", "Alibi", "Learned", "Order", "PositionKind", "Rope", "Sinusoidal", "build"]
 
 
 def build(model: spec.ModelSpec) -> PositionKind:
@@ -16,7 +18,11 @@ def build(model: spec.ModelSpec) -> PositionKind:
             return Learned(model.max_seq_len, model.embed_dim)
         case spec.Sinusoidal(base=base):
             return Sinusoidal(model.max_seq_len, model.embed_dim, base)
-        case spec.Rope(base=base):
-            return Rope(model.max_seq_len, model.d_head, base)
+        case spec.Rope(base=base, stretch=stretch):
+            return Rope(model.max_seq_len, model.d_head, base, stretch)
+        case spec.Alibi():
+            return Alibi(model.num_heads)
+        case spec.T5(buckets=buckets, distance=distance):
+            return T5(model.num_heads, buckets, distance)
         case spec.NoPositions():
             return PositionKind()

@@ -4,6 +4,9 @@
 
 Su et al. 2021, "RoFormer"; the halves are paired as in Llama, not the neighbours as in the paper. The last number of
 a head of odd width has no partner and stays as it is. No parameters.
+
+A model can be made to read texts `stretch` times as long as it was trained on by slowing the slow angles and leaving
+the fast ones: base ← base · stretch^(d / (d − 2)), "NTK-aware" scaling (bloc97 2023; Peng et al. 2023, "YaRN", 3.1).
 """
 
 import torch
@@ -20,8 +23,10 @@ class Rope(PositionKind):
     sin: Tensor
     quarter_turn: Tensor
 
-    def __init__(self, max_seq_len: int, d_head: int, base: float):
+    def __init__(self, max_seq_len: int, d_head: int, base: float, stretch: float = 1.0):
         super().__init__()
+        if d_head > 2:
+            base = base * stretch ** (d_head / (d_head - 2))
         pairs = d_head // 2
         frequency = base ** (-2 * torch.arange(pairs) / d_head)
         frequency = torch.cat([frequency, frequency, torch.zeros(d_head - 2 * pairs)])
