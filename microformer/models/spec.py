@@ -25,6 +25,55 @@ class Softmax:
 
 
 @dataclass(frozen=True)
+class Window:
+    """Attention to the last `size` tokens, and to the text's first `sinks`."""
+
+    size: int = 64
+    sinks: int = 0
+
+    def __post_init__(self):
+        _between("attention window's size", self.size, 1, 2**24)
+        _between("attention window's sinks", self.sinks, 0, self.size)
+
+    @property
+    def reach(self) -> int:
+        """How many tokens a query looks back over, itself among them, before it is dense attention."""
+        return self.size
+
+
+@dataclass(frozen=True)
+class Strided:
+    """Attention to the last `stride` tokens, and to every one a multiple of it back."""
+
+    stride: int = 64
+
+    def __post_init__(self):
+        _between("attention strided's stride", self.stride, 2, 2**24)
+
+    @property
+    def reach(self) -> int:
+        """As a window's."""
+        return self.stride
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Attention to the own block of `stride` tokens, and to the last `columns` of every block before it."""
+
+    stride: int = 64
+    columns: int = 8
+
+    def __post_init__(self):
+        _between("attention fixed's stride", self.stride, 2, 2**24)
+        _between("attention fixed's columns", self.columns, 1, self.stride)
+
+    @property
+    def reach(self) -> int:
+        """As a window's."""
+        return self.stride
+
+
+@dataclass(frozen=True)
 class Sparsemax:
     """Dense attention with the nearest distribution to the scores in softmax's place: exact zeros."""
 
@@ -148,14 +197,15 @@ class Geglu:
     """Three matrices: one branch, passed through GELU, gates the other."""
 
 
-Attention = Union[Softmax, Sparsemax, Entmax15, TopK, Sigmoid]  # noqa: UP007
+Attention = Union[Softmax, Window, Strided, Fixed, Sparsemax, Entmax15, TopK, Sigmoid]  # noqa: UP007
 FeedForward = Union[Relu, Gelu, GeluTanh, Relu2, Swiglu, Geglu]  # noqa: UP007  (a plain `|` of classes is not one name to a JSON reader)
 PositionKind = Union[Learned, Sinusoidal, Rope, Alibi, T5, NoPositions]  # noqa: UP007
 Norm = Union[LayerNorm, RMSNorm]  # noqa: UP007
 
 # Each slot's kinds by the word that settings, run folders and docs use for them.
 ATTENTION: dict[str, type] = {
-    "softmax": Softmax, "sparsemax": Sparsemax, "entmax15": Entmax15, "topk": TopK, "sigmoid": Sigmoid,
+    "softmax": Softmax, "window": Window, "strided": Strided, "fixed": Fixed, "sparsemax": Sparsemax,
+    "entmax15": Entmax15, "topk": TopK, "sigmoid": Sigmoid,
 }  # fmt: skip
 FEEDFORWARD: dict[str, type] = {
     "gelu": Gelu, "gelu_tanh": GeluTanh, "relu": Relu, "relu2": Relu2, "swiglu": Swiglu, "geglu": Geglu,
@@ -260,6 +310,13 @@ class ModelSpec:
             raise SettingsError(
                 f"SCORE_CAP {self.score_cap} can't be: it is a number of 0 or more.", "use 0 for no cap; 30 is usual."
             )
+        for layer in self.layers:
+            if isinstance(layer.attention, (Window, Strided, Fixed)) and layer.attention.reach > self.max_seq_len:
+                named = f"{type(layer.attention).__name__.lower()}({layer.attention.reach})"
+                raise SettingsError(
+                    f"ATTENTION {named} is wider than the context of {self.max_seq_len} tokens.",
+                    "give it a smaller number, or raise MAX_SEQ_LEN; softmax sees all.",
+                )
         if self.norm_placement not in NORM_PLACEMENT:
             raise SettingsError(
                 f"NORM_PLACEMENT {self.norm_placement!r} is not known.", f"there are: {', '.join(NORM_PLACEMENT)}."

@@ -18,6 +18,7 @@ from microformer.models.spec import (
     NORM_PLACEMENT,
     POSITIONS,
     Entmax15,
+    Fixed,
     Gelu,
     GeluTanh,
     LayerNorm,
@@ -29,8 +30,10 @@ from microformer.models.spec import (
     Sigmoid,
     Softmax,
     Sparsemax,
+    Strided,
     Swiglu,
     TopK,
+    Window,
     one,
     per_layer,
 )
@@ -44,7 +47,9 @@ positions = st.one_of(
     positive.map(POSITIONS["sinusoidal"]),
 )
 norms = st.one_of(positive.map(LayerNorm), positive.map(RMSNorm))
-attentions = st.sampled_from([Softmax(), Sparsemax(), Entmax15(), TopK(3), TopK(2**24), Sigmoid()])
+attentions = st.sampled_from(
+    [Softmax(), Sparsemax(), Entmax15(), TopK(3), TopK(2**24), Sigmoid(), Window(1), Strided(2), Fixed(2, 1)]
+)
 layers = st.builds(LayerSpec, attentions, st.sampled_from([Gelu(), GeluTanh(), Relu2(), Swiglu()]))
 
 
@@ -56,7 +61,7 @@ def parts_of_a_model(draw):
         "embed_dim": heads * 2 * draw(st.integers(1, 64)),
         "num_heads": heads,
         "ff_dim": draw(st.integers(1, 2**20)),
-        "max_seq_len": draw(st.integers(1, 2**24)),
+        "max_seq_len": draw(st.integers(2, 2**24)),
         "layers": tuple(draw(st.lists(layers, min_size=1, max_size=6))),
         "positions": draw(positions),
         "norm": draw(norms),
@@ -132,7 +137,8 @@ def test_an_unknown_kind_is_named_with_the_nearest_one():
 @pytest.mark.parametrize(
     "text",
     [
-        "rope(speed=3)", "rope(1, 2, 3)", "rope(1, base=2)", "rope(base=1, base=2)", "rope(base='x')", "rope(base=True)",
+        "rope(speed=3)", "rope(1, 2, 3)", "rope(1, base=2)", "rope(base=1, base=2)", "rope(base='x')",
+        "rope(base=True)",
         "rope(base=1j)", "rope(base=)", "rope(**{'base': 5})", "rope(base=exit())", "rope(base=1e999)", "rope(None)",
         "rope(base=[1])", "rope(base=1" + "0" * 400 + ")", "rope(base=-1)", "rope(base=0)",
     ],
@@ -188,6 +194,8 @@ def test_whatever_is_written_is_a_component_or_an_error_a_user_can_mend(text):
         ({"num_kv_heads": 3}, "NUM_KV_HEADS 3"),
         ({"score_cap": -1.0}, "SCORE_CAP -1.0"),
         ({"score_cap": math.nan}, "SCORE_CAP nan"),
+        ({"layers": (LayerSpec(Window(9), Gelu()),)}, "ATTENTION window(9) is wider than the context of 8 tokens"),
+        ({"layers": (LayerSpec(Strided(9), Gelu()),)}, "ATTENTION strided(9) is wider"),
         ({"norm_placement": "between"}, "NORM_PLACEMENT 'between' is not known"),
         ({"embed_scale": 0.0}, "EMBED_SCALE"),
         ({"dropout": math.nan}, "DROPOUT nan"),

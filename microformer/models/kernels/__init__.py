@@ -14,9 +14,11 @@ from microformer.models.kernels.base import Kernel
 from microformer.models.kernels.entmax import Entmax
 from microformer.models.kernels.sigmoid import Sigmoid
 from microformer.models.kernels.softmax import Softmax
+from microformer.models.kernels.strided import Fixed, Strided
 from microformer.models.kernels.topk import TopK
+from microformer.models.kernels.window import Window
 
-__all__ = ["Entmax", "Kernel", "Sigmoid", "Softmax", "TopK", "build"]
+__all__ = ["Entmax", "Fixed", "Kernel", "Sigmoid", "Softmax", "Strided", "TopK", "Window", "build"]
 
 
 def build(kind: spec.Attention, model: spec.ModelSpec) -> Kernel:
@@ -24,6 +26,12 @@ def build(kind: spec.Attention, model: spec.ModelSpec) -> Kernel:
     match kind:
         case spec.Softmax():
             return Softmax(model)
+        case spec.Window(size=size, sinks=sinks):
+            return Window(size, sinks, model)
+        case spec.Strided(stride=stride):
+            return Strided(stride, model)
+        case spec.Fixed(stride=stride, columns=columns):
+            return Fixed(stride, columns, model)
         case spec.Sparsemax():
             return Entmax(2.0, model)
         case spec.Entmax15():
