@@ -7,7 +7,7 @@ NUM_LAYERS = 2  # blocks
 FF_DIM = 256  # width of the feed-forward's middle
 MAX_SEQ_LEN = 128  # context: how many tokens the model sees at once
 VOCAB_SIZE = 100  # Overridden at runtime (only TOKENIZER = "bpe" reads it)
-ATTENTION = "softmax"  # of each layer: softmax, window(64), strided(64), fixed(64), sparsemax, entmax15, topk(16), sigmoid
+ATTENTION = "softmax"  # softmax, window, strided, fixed, sparsemax, entmax15, topk, sigmoid, linear, differential
 NUM_KV_HEADS = "auto"  # heads of keys and values, shared by the heads of queries; auto: NUM_HEADS
 SCORE_CAP = 0.0  # attention scores are squeezed between minus and plus this; 0 for no cap
 ATTENTION_DROPOUT = 0.0  # share of attention's pattern dropped while training

@@ -181,7 +181,7 @@ def stream(
         )
         step = plain
         if compiled is not None and held and seen - read == 1:
-            step, state = compiled, state if isinstance(state, FixedState) else state.fixed(context)
+            step, state = compiled, state if isinstance(state, FixedState) else state.fixed(context, device)
         ids, state = step(ids, state, u)
         read, held = seen, held + seen - read
         chosen = ids.tolist()

@@ -16,7 +16,7 @@ from microformer.models import kernels, spec
 from microformer.models.linear import Linear
 from microformer.models.norms import RMSNorm
 from microformer.models.positions import Order
-from microformer.models.state import KVCache
+from microformer.models.state import LayerState
 from microformer.models.taps import Scope
 
 
@@ -38,9 +38,9 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "batch pos d_model"],
         order: Order,
-        state: KVCache | None,
+        state: LayerState | None,
         tap: Scope,
-    ) -> tuple[Float[Tensor, "batch pos d_model"], KVCache]:
+    ) -> tuple[Float[Tensor, "batch pos d_model"], LayerState]:
         """Args: the normed stream; the order of its tokens; this layer's memory; the tap."""
         q, k, v = self.W_QKV(x).unflatten(-1, (-1, self.d_head)).split(self.heads, dim=2)
         q, k, v = tap("hook_q", q), tap("hook_k", k), tap("hook_v", v)

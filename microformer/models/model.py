@@ -22,7 +22,7 @@ from microformer.models.linear import Embedding, Linear
 from microformer.models.ngrams import NGrams
 from microformer.models.residual import Residual
 from microformer.models.spec import LayerSpec, ModelSpec
-from microformer.models.state import KVCache, State
+from microformer.models.state import LayerState, State
 from microformer.models.taps import Scope, Tap
 
 
@@ -55,9 +55,9 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "batch pos d_model"],
         order: positions.Order,
-        state: KVCache | None,
+        state: LayerState | None,
         tap: Scope,
-    ) -> tuple[Float[Tensor, "batch pos d_model"], KVCache]:
+    ) -> tuple[Float[Tensor, "batch pos d_model"], LayerState]:
         x = tap("hook_resid_pre", x)
         attended, seen = self.attention(self.residual_1.read(x), order, state, tap.within("attn"))
         x = tap("hook_resid_mid", self.residual_1.add(x, tap("hook_attn_out", attended)))

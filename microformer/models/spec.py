@@ -99,6 +99,16 @@ class Sigmoid:
 
 
 @dataclass(frozen=True)
+class LinearAttention:
+    """Attention by running sums, whose memory does not grow."""
+
+
+@dataclass(frozen=True)
+class Differential:
+    """Attention by the difference of two softmax patterns."""
+
+
+@dataclass(frozen=True)
 class Learned:
     """A learned vector for each position, added to the embedding."""
 
@@ -197,7 +207,9 @@ class Geglu:
     """Three matrices: one branch, passed through GELU, gates the other."""
 
 
-Attention = Union[Softmax, Window, Strided, Fixed, Sparsemax, Entmax15, TopK, Sigmoid]  # noqa: UP007
+Attention = Union[  # noqa: UP007
+    Softmax, Window, Strided, Fixed, Sparsemax, Entmax15, TopK, Sigmoid, LinearAttention, Differential
+]  # fmt: skip
 FeedForward = Union[Relu, Gelu, GeluTanh, Relu2, Swiglu, Geglu]  # noqa: UP007  (a plain `|` of classes is not one name to a JSON reader)
 PositionKind = Union[Learned, Sinusoidal, Rope, Alibi, T5, NoPositions]  # noqa: UP007
 Norm = Union[LayerNorm, RMSNorm]  # noqa: UP007
@@ -205,7 +217,7 @@ Norm = Union[LayerNorm, RMSNorm]  # noqa: UP007
 # Each slot's kinds by the word that settings, run folders and docs use for them.
 ATTENTION: dict[str, type] = {
     "softmax": Softmax, "window": Window, "strided": Strided, "fixed": Fixed, "sparsemax": Sparsemax,
-    "entmax15": Entmax15, "topk": TopK, "sigmoid": Sigmoid,
+    "entmax15": Entmax15, "topk": TopK, "sigmoid": Sigmoid, "linear": LinearAttention, "differential": Differential,
 }  # fmt: skip
 FEEDFORWARD: dict[str, type] = {
     "gelu": Gelu, "gelu_tanh": GeluTanh, "relu": Relu, "relu2": Relu2, "swiglu": Swiglu, "geglu": Geglu,
@@ -317,6 +329,22 @@ class ModelSpec:
                     f"ATTENTION {named} is wider than the context of {self.max_seq_len} tokens.",
                     "give it a smaller number, or raise MAX_SEQ_LEN; softmax sees all.",
                 )
+        kinds = {type(layer.attention) for layer in self.layers}
+        if LinearAttention in kinds and isinstance(self.positions, (Alibi, T5)):
+            raise SettingsError(
+                "linear attention has no scores that a position's bias could be added to.",
+                "use POSITIONS = 'rope', 'learned' or another that is not a bias, or another ATTENTION.",
+            )
+        for name in ("score_cap", "attention_dropout"):
+            if kinds == {LinearAttention} and getattr(self, name):
+                raise SettingsError(
+                    f"{name.upper()} is read by no layer: linear attention makes no pattern.", "leave it at 0."
+                )
+        if Differential in kinds and self.d_head % 4:
+            raise SettingsError(
+                f"differential attention halves the pairs of a head, and heads are {self.d_head} wide.",
+                "choose EMBED_DIM and NUM_HEADS so that a head's width is a multiple of 4.",
+            )
         if self.norm_placement not in NORM_PLACEMENT:
             raise SettingsError(
                 f"NORM_PLACEMENT {self.norm_placement!r} is not known.", f"there are: {', '.join(NORM_PLACEMENT)}."

@@ -11,6 +11,8 @@ A key's slot in the cache and its position in the text differ once a row was res
 Slots before the start get negative positions, and no query sees them.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -21,8 +23,28 @@ from torch import Tensor
 from microformer.errors import MicroformerError
 
 
+class LayerState(ABC):
+    """What one layer remembers; nothing of it ever changes."""
+
+    @abstractmethod
+    def map(self, change: Callable[[Tensor], Tensor]) -> "LayerState":
+        """The same with `change` applied to every tensor; the rows are their first axis."""
+
+    def reset(self, rows: Bool[Tensor, "batch"]) -> "LayerState":
+        """The same for rows some of which begin anew. Where positions tell that, there is nothing to do."""
+        return self
+
+    def fixed(self, length: int, context: int, slot: Int[Tensor, "1"]) -> "LayerState":
+        """The same in tensors that keep their sizes for a whole context, `length` of it filled and `slot` next."""
+        return self
+
+    def at(self, slot: Int[Tensor, "1"]) -> "LayerState":
+        """A fixed one whose next token goes to `slot`."""
+        return self
+
+
 @dataclass(frozen=True)
-class KVCache:
+class KVCache(LayerState):
     """One layer's keys and values, from the first slot on.
 
     Args:
@@ -44,9 +66,13 @@ class KVCache:
             room = _Room(self.keys, self.values, capacity=2 * (seen + keys.shape[2]))
         return KVCache(*room.append(keys, values), room)
 
-    def map(self, change) -> "KVCache":
-        """The cache with `change` applied to both tensors."""
+    def map(self, change: Callable[[Tensor], Tensor]) -> "KVCache":
         return KVCache(change(self.keys), change(self.values))
+
+    def fixed(self, length: int, context: int, slot: Int[Tensor, "1"]) -> "FixedKVCache":
+        keys, values = (one.new_zeros((*one.shape[:2], context, one.shape[3])) for one in (self.keys, self.values))
+        keys[:, :, :length], values[:, :, :length] = self.keys, self.values
+        return FixedKVCache(keys, values, slot=slot)
 
 
 class _Room:
@@ -94,8 +120,28 @@ class FixedKVCache(KVCache):
         self.values.index_copy_(2, self.slot, values)
         return self
 
-    def map(self, change) -> "FixedKVCache":
+    def map(self, change: Callable[[Tensor], Tensor]) -> "FixedKVCache":
         return replace(self, keys=change(self.keys), values=change(self.values))
+
+    def at(self, slot: Int[Tensor, "1"]) -> "FixedKVCache":
+        return replace(self, slot=slot)
+
+
+@dataclass(frozen=True)
+class RunningSum(LayerState):
+    """What a layer remembers that adds its keys and values up instead of keeping them.
+
+    Args:
+        sums: of the products of key and value, over all tokens seen.
+    """
+
+    sums: Float[Tensor, "batch head d_key d_value"]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "RunningSum":
+        return RunningSum(change(self.sums))
+
+    def reset(self, rows: Bool[Tensor, "batch"]) -> "RunningSum":
+        return RunningSum(self.sums.masked_fill(rows[:, None, None, None], 0.0))
 
 
 @dataclass(frozen=True)
@@ -109,7 +155,7 @@ class State:
         recent: the last tokens, as many as the model's n-grams reach back; None where nothing was seen yet.
     """
 
-    layers: tuple[KVCache | None, ...]
+    layers: tuple[LayerState | None, ...]
     length: int = 0
     starts: Int[Tensor, "batch"] | None = None
     recent: Int[Tensor, "batch recent"] | None = None
@@ -134,23 +180,18 @@ class State:
                 "keep the last ones only, or train with a larger MAX_SEQ_LEN.",
             )
 
-    def fixed(self, context: int) -> "FixedState":
+    def fixed(self, context: int, device: torch.device) -> "FixedState":
         """The same memory in tensors of the context's size, for compiled code that reads a token at a time."""
         assert self.starts is None
-        slot = torch.tensor([self.length], device=self.layers[0].keys.device if self.layers[0] else None)
-        caches = []
-        for part in self.layers:
-            assert part is not None
-            keys, values = (one.new_zeros((*one.shape[:2], context, one.shape[3])) for one in (part.keys, part.values))
-            keys[:, :, : self.length], values[:, :, : self.length] = part.keys, part.values
-            caches.append(FixedKVCache(keys, values, slot=slot))
-        return FixedState(tuple(caches), recent=self.recent, slot=slot)
+        slot = torch.tensor([self.length], device=device)
+        parts = tuple(part.fixed(self.length, context, slot) for part in self.layers if part is not None)
+        return FixedState(parts, recent=self.recent, slot=slot, context=context)
 
     def last(self, count: int, ids: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch recent"]:
         """The last `count` tokens before `ids`; zeros where nothing was seen, for positions tell that."""
         return ids.new_zeros((ids.shape[0], count)) if self.recent is None else self.recent
 
-    def advanced(self, layers: tuple[KVCache | None, ...], ids: Tensor, recent: Tensor | None) -> "State":
+    def advanced(self, layers: tuple[LayerState | None, ...], ids: Tensor, recent: Tensor | None) -> "State":
         """The state after more tokens, with the layers' new parts; recent: what `last` gave, if it was asked."""
         seen = None if recent is None else torch.cat([recent, ids], dim=1)[:, ids.shape[1] :].contiguous()
         return replace(self, layers=layers, length=self.length + ids.shape[1], recent=seen)
@@ -172,7 +213,8 @@ class State:
         if not bool(rows.any()):
             return self
         starts = torch.zeros(len(rows), dtype=torch.long, device=rows.device) if self.starts is None else self.starts
-        return replace(self, starts=torch.where(rows, self.length, starts))
+        layers = tuple(None if part is None else part.reset(rows) for part in self.layers)
+        return replace(self, layers=layers, starts=torch.where(rows, self.length, starts))
 
     def _with_rows(self, state: "State", change) -> "State":
         """`state` with this one's rows' own numbers, changed."""
@@ -191,13 +233,15 @@ class FixedState(State):
 
     Args:
         slot: where the next token goes. [1]
+        context: how many tokens there is room for.
     """
 
-    layers: tuple[FixedKVCache, ...]  # type: ignore[assignment]
+    layers: tuple[LayerState, ...]  # type: ignore[assignment]
     slot: Int[Tensor, "1"] = field(kw_only=True)
+    context: int = field(kw_only=True)
 
     def positions(self, new: int, device: torch.device) -> "Positions":
-        return Positions(query=self.slot, key=torch.arange(self.layers[0].keys.shape[2], device=device), filled=False)
+        return Positions(query=self.slot, key=torch.arange(self.context, device=device), filled=False)
 
     def reset(self, rows: Bool[Tensor, "batch"]) -> "State":
         raise NotImplementedError("the rows of a state of fixed size can't be reset")
@@ -205,7 +249,7 @@ class FixedState(State):
     def advanced(self, layers: tuple, ids: Tensor, recent: Tensor | None) -> "FixedState":
         slot = self.slot + 1
         seen = super().advanced(layers, ids, recent).recent
-        return FixedState(tuple(replace(one, slot=slot) for one in layers), recent=seen, slot=slot)
+        return replace(self, layers=tuple(one.at(slot) for one in layers), recent=seen, slot=slot)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ ATTENTIONS = {
     **{kind: kind for kind in ATTENTION}, "topk": "topk(3)", "window": "window(3)", "strided": "strided(3)",
     "fixed": "fixed(3, 1)", "window with sinks": "window(3, sinks=2)",
 }  # fmt: skip
+SCORED = {kind: each for kind, each in ATTENTIONS.items() if kind != "linear"}
 SPECS = {
     **{f"attention {kind}": small_spec(each) for kind, each in ATTENTIONS.items()},
     **{f"positions {kind}": small_spec(positions=kind) for kind in POSITIONS},
@@ -56,12 +57,12 @@ SPECS = {
     **{f"norm {kind}": small_spec(norm=kind, num_layers=1) for kind in NORM},
     **{f"norm {kind}, bias": small_spec(norm=kind, bias=True, num_layers=1) for kind in NORM},
     **{
-        f"attention {kind}, two heads a key": small_spec(each, num_heads=4, num_kv_heads=2)
+        f"attention {kind}, two heads a key": small_spec(each, embed_dim=32, num_heads=4, num_kv_heads=2)
         for kind, each in ATTENTIONS.items()
     },
     **{
         f"attention {kind}, capped, gated": small_spec(each, score_cap=2.0, output_gate=True)
-        for kind, each in ATTENTIONS.items()
+        for kind, each in SCORED.items()
     },
     "blocks that the text does not fill": small_spec(
         "window(4, sinks=1) strided(4) fixed(4, 2)", max_seq_len=14, num_layers=3
@@ -69,6 +70,8 @@ SPECS = {
     "blocks in a long text, with a learned bias": small_spec(
         "window(5, sinks=2) fixed(6, 2)", positions="t5(8, 12)", max_seq_len=33
     ),
+    "sums over many blocks": small_spec("linear", max_seq_len=150, num_layers=1),
+    "linear among others": small_spec("linear window(3) differential", num_layers=3, ngrams=2, ngram_entries=50),
     "attention by layers": small_spec(attention="topk(3) entmax15*2 softmax", num_layers=5, feedforward="gelu swiglu"),
     "one head of keys": small_spec(num_heads=4, num_kv_heads=1, qk_norm=True, bias=True),
     **{
@@ -77,7 +80,7 @@ SPECS = {
     },
     "post, scalars, scaled embedding": small_spec(norm_placement="post", residual_scalars=True, embed_scale=4.0),
     "pre, scalars": small_spec(residual_scalars=True),
-    **{f"attention {kind}, a bias on scores": small_spec(each, positions="alibi") for kind, each in ATTENTIONS.items()},
+    **{f"attention {kind}, a bias on scores": small_spec(each, positions="alibi") for kind, each in SCORED.items()},
     "a learned bias, shared keys": small_spec(positions="t5(4, 6)", num_heads=4, num_kv_heads=2),
     "stretched": small_spec(positions="rope(base=500, stretch=4)"),
     "arguments": small_spec(positions="rope(base=500)", norm="layernorm(eps=0.001)", attention="topk(k=2)"),

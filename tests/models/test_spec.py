@@ -17,12 +17,14 @@ from microformer.models.spec import (
     NORM,
     NORM_PLACEMENT,
     POSITIONS,
+    Differential,
     Entmax15,
     Fixed,
     Gelu,
     GeluTanh,
     LayerNorm,
     LayerSpec,
+    LinearAttention,
     ModelSpec,
     Relu2,
     RMSNorm,
@@ -180,6 +182,9 @@ def test_whatever_is_written_is_a_component_or_an_error_a_user_can_mend(text):
         assert type(one(text, POSITIONS, "POSITIONS")) in POSITIONS.values()
 
 
+LINEAR = (LayerSpec(LinearAttention(), Gelu()),)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -196,6 +201,16 @@ def test_whatever_is_written_is_a_component_or_an_error_a_user_can_mend(text):
         ({"score_cap": math.nan}, "SCORE_CAP nan"),
         ({"layers": (LayerSpec(Window(9), Gelu()),)}, "ATTENTION window(9) is wider than the context of 8 tokens"),
         ({"layers": (LayerSpec(Strided(9), Gelu()),)}, "ATTENTION strided(9) is wider"),
+        ({"layers": LINEAR, "score_cap": 1.0}, "SCORE_CAP is read by no layer"),
+        (
+            {"layers": (LayerSpec(LinearAttention(), Gelu()),), "attention_dropout": 0.1},
+            "ATTENTION_DROPOUT is read by no",
+        ),
+        (
+            {"layers": (LayerSpec(LinearAttention(), Gelu()),), "positions": POSITIONS["t5"]()},
+            "linear attention has no",
+        ),
+        ({"layers": (LayerSpec(Differential(), Gelu()),), "num_heads": 8}, "heads are 2 wide"),
         ({"norm_placement": "between"}, "NORM_PLACEMENT 'between' is not known"),
         ({"embed_scale": 0.0}, "EMBED_SCALE"),
         ({"dropout": math.nan}, "DROPOUT nan"),

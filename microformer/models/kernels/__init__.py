@@ -11,14 +11,19 @@ Every kernel is called `kernel(q, k, v, order, state, tap) -> (z, state)`:
 
 from microformer.models import spec
 from microformer.models.kernels.base import Kernel
+from microformer.models.kernels.differential import Differential
 from microformer.models.kernels.entmax import Entmax
+from microformer.models.kernels.linear import LinearAttention
 from microformer.models.kernels.sigmoid import Sigmoid
 from microformer.models.kernels.softmax import Softmax
 from microformer.models.kernels.strided import Fixed, Strided
 from microformer.models.kernels.topk import TopK
 from microformer.models.kernels.window import Window
 
-__all__ = ["Entmax", "Fixed", "Kernel", "Sigmoid", "Softmax", "Strided", "TopK", "Window", "build"]
+__all__ = [
+    "Differential", "Entmax", "Fixed", "Kernel", "LinearAttention", "Sigmoid", "Softmax", "Strided", "TopK", "Window",
+    "build",
+]  # fmt: skip
 
 
 def build(kind: spec.Attention, model: spec.ModelSpec) -> Kernel:
@@ -40,3 +45,7 @@ def build(kind: spec.Attention, model: spec.ModelSpec) -> Kernel:
             return TopK(k, model)
         case spec.Sigmoid():
             return Sigmoid(model)
+        case spec.LinearAttention():
+            return LinearAttention(model)
+        case spec.Differential():
+            return Differential(model)

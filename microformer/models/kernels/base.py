@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from microformer.models.positions.base import Order
 from microformer.models.spec import ModelSpec
-from microformer.models.state import KVCache
+from microformer.models.state import KVCache, LayerState
 from microformer.models.taps import Scope
 
 
@@ -37,9 +37,9 @@ class Kernel(nn.Module):
         k: Float[Tensor, "batch kv_head query d_head"],
         v: Float[Tensor, "batch kv_head query d_head"],
         order: Order,
-        state: KVCache | None,
+        state: LayerState | None,
         tap: Scope,
-    ) -> tuple[Float[Tensor, "batch head query d_head"], KVCache]:
+    ) -> tuple[Float[Tensor, "batch head query d_head"], LayerState]:
         """See the package's docstring for the arguments."""
         k, v, state = self.remember(k, v, state)
         return self.as_written(q, k, v, self.added(order), tap), state
@@ -54,8 +54,9 @@ class Kernel(nn.Module):
         """Which of the keys before it a query at such a position looks at; None for all of them."""
         return None
 
-    def remember(self, k: Tensor, v: Tensor, state: KVCache | None) -> tuple[Tensor, Tensor, KVCache]:
+    def remember(self, k: Tensor, v: Tensor, state: LayerState | None) -> tuple[Tensor, Tensor, KVCache]:
         """Keys and values with those seen before, a head for each head of the queries; and the next memory."""
+        assert state is None or isinstance(state, KVCache)
         state = KVCache(k, v) if state is None else state.extend(k, v)
         return self.for_each_head(state.keys), self.for_each_head(state.values), state
 
@@ -74,15 +75,19 @@ class Kernel(nn.Module):
 
     def as_written(self, q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, tap: Scope) -> Tensor:
         """The formula as it stands at the top of this file: the oracle of every faster road."""
+        pattern = tap("hook_pattern", self.patterns(q, k, added, tap))
+        if self.training and self.dropout:
+            pattern = F.dropout(pattern, self.dropout)
+        return pattern @ v
+
+    def patterns(self, q: Tensor, k: Tensor, added: Tensor | None, tap: Scope) -> Tensor:
+        """The pattern of queries and keys."""
         scores = (q * q.shape[-1] ** -0.5) @ k.mT
         if self.cap:
             scores = self.cap * torch.tanh(scores / self.cap)
         if added is not None:
             scores = scores + added.to(scores.dtype)
-        pattern = tap("hook_pattern", self.pattern(tap("hook_attn_scores", scores)))
-        if self.training and self.dropout:
-            pattern = F.dropout(pattern, self.dropout)
-        return pattern @ v
+        return self.pattern(tap("hook_attn_scores", scores))
 
     def looked_at(self, tap: Scope) -> bool:
         """Whether someone wants to see scores or pattern, which the faster roads never have as a whole."""

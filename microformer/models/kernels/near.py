@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from microformer.models.kernels.base import Kernel
 from microformer.models.positions.base import Order
 from microformer.models.spec import ModelSpec
-from microformer.models.state import KVCache
+from microformer.models.state import LayerState
 from microformer.models.taps import Scope
 
 # Scores that a CPU computes at a time: what is made of them then stays in its cache.
@@ -39,8 +39,8 @@ class Near(Kernel):
         self.block, self.before = block, before
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, order: Order, state: KVCache | None, tap: Scope
-    ) -> tuple[Tensor, KVCache]:
+        self, q: Tensor, k: Tensor, v: Tensor, order: Order, state: LayerState | None, tap: Scope
+    ) -> tuple[Tensor, LayerState]:
         k, v, state = self.remember(k, v, state)
         if order.where.fresh and self.plain and not self.looked_at(tap) and q.shape[2] > self.block:
             return self.in_parts(q, k, v, order), state

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from microformer.models.kernels.base import Kernel
 from microformer.models.positions.base import Order
-from microformer.models.state import KVCache
+from microformer.models.state import LayerState
 from microformer.models.taps import Scope
 
 # On a CPU the formula in blocks is faster than the fused kernel, several times so in its backward, until the scores of
@@ -27,8 +27,8 @@ class Softmax(Kernel):
     """Each query's shares are positive and sum to 1."""
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, order: Order, state: KVCache | None, tap: Scope
-    ) -> tuple[Tensor, KVCache]:
+        self, q: Tensor, k: Tensor, v: Tensor, order: Order, state: LayerState | None, tap: Scope
+    ) -> tuple[Tensor, LayerState]:
         k, v, state = self.remember(k, v, state)
         return self.mixed(q, k, v, order, tap), state
 
