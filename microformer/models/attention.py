@@ -42,7 +42,7 @@ class Attention(nn.Module):
         tap: Scope,
     ) -> tuple[Float[Tensor, "batch pos d_model"], LayerState]:
         """Args: the normed stream; the order of its tokens; this layer's memory; the tap."""
-        q, k, v = self.W_QKV(x).unflatten(-1, (-1, self.d_head)).split(self.heads, dim=2)
+        q, k, v = self.W_QKV(x).unflatten(-1, (-1, self.d_head)).split_with_sizes(self.heads, 2)
         q, k, v = tap("hook_q", q), tap("hook_k", k), tap("hook_v", v)
         if self.norm_q is not None and self.norm_k is not None:
             q, k = self.norm_q(q), self.norm_k(k)
