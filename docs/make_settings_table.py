@@ -30,6 +30,8 @@ READ_BY = {
     "output_gate": "models/attention.py",
     "qk_norm": "models/attention.py",
     "norm_placement": "models/residual.py",
+    "parallel": "models/model.py",
+    "loops": "models/model.py",
     "residual_scalars": "models/residual.py",
     "embed_scale": "models/model.py",
     "tie_embeddings": "models/model.py",

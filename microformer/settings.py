@@ -72,6 +72,8 @@ class ModelSettings:
         "pre", "norms before each half of a block (pre), after it (post), or both (sandwich)",
         choices=spec.NORM_PLACEMENT,
     )  # fmt: skip
+    parallel: bool = setting(False, "attention and feed-forward read the same stream and are added to it together")
+    loops: int = setting(1, "times the blocks are gone through, with the same weights", least=1, most=1000)
     residual_scalars: bool = setting(False, "a learned factor for the stream and one for what is added to it")
     embed_scale: float = setting(1.0, "what token embeddings are multiplied by", least=1e-6, most=1e6)
     tie_embeddings: bool = setting(False, "one matrix for embedding and unembedding")
@@ -325,6 +327,8 @@ def model_spec(settings: Settings, vocab_size: int, max_seq_len: int | None = No
         norm_placement=model.norm_placement,
         residual_scalars=model.residual_scalars,
         embed_scale=model.embed_scale,
+        parallel=model.parallel,
+        loops=model.loops,
     )
 
 

@@ -617,7 +617,7 @@ def test_a_script_without_the_packages_it_needs_says_the_one_command_that_is_mis
 CHANGED = {
     "embed_dim": 32, "num_heads": 4, "num_layers": 2, "ff_dim": 48, "max_seq_len": 8, "attention": "entmax15",
     "num_kv_heads": 1, "score_cap": 1.0, "attention_dropout": 0.5, "output_gate": True,
-    "norm_placement": "post", "residual_scalars": True, "embed_scale": 3.0,
+    "norm_placement": "post", "residual_scalars": True, "embed_scale": 3.0, "parallel": True, "loops": 2,
     "positions": "learned", "feedforward": "gelu", "norm": "layernorm", "qk_norm": False, "tie_embeddings": True,
     "bias": True, "dropout": 0.5, "ngrams": 3, "ngram_entries": 50, "ngram_dropout": 0.5,
     "tokenizer": "byte", "val_fraction": 0.2, "epochs": 0.02, "max_steps": 5,

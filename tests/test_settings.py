@@ -425,6 +425,7 @@ def sensible(values):
     heads = values["num_heads"] % 16 + 1
     values |= {"num_heads": heads, "embed_dim": 2 * heads * (values["embed_dim"] % 64 + 1), "num_layers": 6}
     values["num_kv_heads"] = "auto" if values["num_kv_heads"] == "auto" else math.gcd(heads, values["num_kv_heads"])
+    values["parallel"] = values["parallel"] and values["norm_placement"] != "post"
     values["accumulate"] = values["accumulate"] % 64 + 1
     values["batch_size"] = values["accumulate"] * (values["batch_size"] % 8 + 1)
     for _, name, field in each_setting():

@@ -42,13 +42,16 @@ class Output:
 
 
 class Block(nn.Module):
-    """One layer: attention, then a feed-forward, each reading the stream and adding to it."""
+    """One layer: attention, then a feed-forward, each reading the stream and adding to it.
+
+    Or both at once, from the same reading (Wang and Komatsuzaki 2021, "GPT-J"; Chowdhery et al. 2022, "PaLM").
+    """
 
     def __init__(self, layer: LayerSpec, model: ModelSpec):
         super().__init__()
         self.residual_1 = Residual(model)
         self.attention = Attention(layer.attention, model)
-        self.residual_2 = Residual(model)
+        self.residual_2 = None if model.parallel else Residual(model)
         self.feedforward = feedforward.build(layer.feedforward, model)
 
     def forward(
@@ -59,14 +62,20 @@ class Block(nn.Module):
         tap: Scope,
     ) -> tuple[Float[Tensor, "batch pos d_model"], LayerState]:
         x = tap("hook_resid_pre", x)
-        attended, seen = self.attention(self.residual_1.read(x), order, state, tap.within("attn"))
-        x = tap("hook_resid_mid", self.residual_1.add(x, tap("hook_attn_out", attended)))
-        thought = self.feedforward(self.residual_2.read(x), tap.within("mlp"))
-        return tap("hook_resid_post", self.residual_2.add(x, tap("hook_mlp_out", thought))), seen
+        read = self.residual_1.read(x)
+        attended, seen = self.attention(read, order, state, tap.within("attn"))
+        attended = tap("hook_attn_out", attended)
+        if self.residual_2 is None:  # in parallel
+            thought = tap("hook_mlp_out", self.feedforward(read, tap.within("mlp")))
+            return tap("hook_resid_post", self.residual_1.add(x, attended + thought)), seen
+        x = tap("hook_resid_mid", self.residual_1.add(x, attended))
+        thought = tap("hook_mlp_out", self.feedforward(self.residual_2.read(x), tap.within("mlp")))
+        return tap("hook_resid_post", self.residual_2.add(x, thought)), seen
 
 
 class Microformer(nn.Module):
-    """A decoder-only transformer.
+    """A decoder-only transformer. Its blocks may be gone through more than once (Dehghani et al. 2019, "Universal
+    Transformers"); each time has a memory and names for taps of its own, as if there were as many blocks more.
 
     Args:
         spec: what to build.
@@ -130,7 +139,8 @@ class Microformer(nn.Module):
         if self.training and self.dropout:
             x = F.dropout(x, self.dropout)
         parts = []
-        for i, (block, part) in enumerate(zip(self.blocks, before.layers, strict=True)):
+        for i, part in enumerate(before.layers):
+            block = self.blocks[i % len(self.blocks)]
             x, part = block(x, order, part, scope.within(f"blocks.{i}"))
             parts.append(part)
         x = scope("ln_final.hook_normalized", self.norm(x))
@@ -153,7 +163,7 @@ class Microformer(nn.Module):
 
     def empty_state(self) -> State:
         """The memory of a model that has seen nothing."""
-        return State.empty(len(self.blocks))
+        return State.empty(self.spec.depth)
 
     @torch.no_grad()
     def start(self, seed: int) -> None:
@@ -184,10 +194,11 @@ class Microformer(nn.Module):
         """The activations that a tap can ask this model for, in the order in which they come."""
         block = ["hook_resid_pre", "attn.hook_q", "attn.hook_k", "attn.hook_v"]
         block += ["attn.hook_rot_q", "attn.hook_rot_k"] if self.positions.rotates else []
-        block += ["attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "hook_attn_out", "hook_resid_mid"]
+        block += ["attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "hook_attn_out"]
+        block += [] if self.spec.parallel else ["hook_resid_mid"]
         block += ["mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"]
         names = ["hook_embed", *(["hook_pos_embed"] if self.positions.embeds else [])]
-        names += [f"blocks.{i}.{name}" for i in range(len(self.blocks)) for name in block]
+        names += [f"blocks.{i}.{name}" for i in range(self.spec.depth) for name in block]
         return [*names, "ln_final.hook_normalized"]
 
 

@@ -265,6 +265,8 @@ class ModelSpec:
         norm_placement: pre, post or sandwich (models/residual.py).
         residual_scalars: whether the stream and what is added to it are each times a learned number.
         embed_scale: what token embeddings are multiplied by.
+        parallel: whether a block's halves read the same stream and are added to it together.
+        loops: how many times the blocks are gone through, with the same weights.
 
     Raises:
         SettingsError: the parts can't make one model.
@@ -292,6 +294,8 @@ class ModelSpec:
     norm_placement: str = "pre"
     residual_scalars: bool = False
     embed_scale: float = 1.0
+    parallel: bool = False
+    loops: int = 1
 
     def __post_init__(self):
         limits = {"vocab_size": 2**31, "embed_dim": 65536, "num_heads": 4096, "ff_dim": 2**20, "max_seq_len": 2**24}
@@ -299,8 +303,9 @@ class ModelSpec:
             _between(name, getattr(self, name), 1, most)
         _between("num_layers", len(self.layers), 1, _MOST_LAYERS)
         _between("ngrams", self.ngrams, 1, 4)
+        _between("loops", self.loops, 1, _MOST_LAYERS)
         _between("ngram_entries", self.ngram_entries, int(self.ngrams > 1), 2**24)
-        for name in ("qk_norm", "tie_embeddings", "bias", "output_gate", "residual_scalars"):
+        for name in ("qk_norm", "tie_embeddings", "bias", "output_gate", "residual_scalars", "parallel"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name.upper()} {getattr(self, name)!r} is not True or False.", "use one of them.")
         for name in ("dropout", "ngram_dropout", "attention_dropout"):
@@ -349,6 +354,11 @@ class ModelSpec:
             raise SettingsError(
                 f"NORM_PLACEMENT {self.norm_placement!r} is not known.", f"there are: {', '.join(NORM_PLACEMENT)}."
             )
+        if self.parallel and self.norm_placement == "post":
+            raise SettingsError(
+                "norms after each half can't be where both halves are added at once.",
+                "use NORM_PLACEMENT = 'pre' or 'sandwich', or PARALLEL = False.",
+            )
         _positive("embed_scale", "the factor", self.embed_scale)
         if isinstance(self.positions, Rope) and self.d_head < 2:
             raise SettingsError(
@@ -370,6 +380,11 @@ class ModelSpec:
     def kv_heads(self) -> int:
         """Heads of keys and values."""
         return self.num_kv_heads or self.num_heads
+
+    @property
+    def depth(self) -> int:
+        """How many blocks a token goes through."""
+        return len(self.layers) * self.loops
 
     @property
     def num_layers(self) -> int:

@@ -43,6 +43,8 @@ def say_sizes(run: Run, data: corpora.Prepared, budget: Budget) -> None:
     print(f"run         {run.folder}")
     print(f"data        {data.corpus}: {len(data.train):,} tokens to learn from")
     layers = "1 layer" if spec.num_layers == 1 else f"{spec.num_layers} layers"
+    if spec.loops > 1:
+        layers += f" gone through {spec.loops} times"
     print(f"model       {layers}, {spec.embed_dim} wide, context {spec.max_seq_len}: {parameters:,} parameters")
     print(f"memory      about {max(1, memory_needed(run) / 1e6):,.0f} MB for weights, gradients, moments, activations")
     print(f"step        {training.batch_size} × {spec.max_seq_len} = {tokens:,} tokens")
@@ -60,7 +62,7 @@ def memory_needed(run: Run) -> int:
     size = 2 if run.settings.machine.precision == "bfloat16" else 4
     # Attention scores of short contexts are kept as they are; those of longer ones are made again in pieces.
     scores = 2 * spec.num_heads * min(spec.max_seq_len, 256)
-    a_token = spec.num_layers * (16 * spec.embed_dim + 5 * spec.ff_dim + scores)
+    a_token = spec.depth * (16 * spec.embed_dim + 5 * spec.ff_dim + scores)
     return 16 * run.info["parameters"] + rows * spec.max_seq_len * (size * a_token + 12 * spec.vocab_size)
 
 

@@ -109,7 +109,7 @@ def check_memory(run: Run, texts: int) -> None:
     there = devices.memory_available()
     spec = run.spec
     # Keys and values of each layer, twice: the room for them grows by doubling.
-    needed = texts * spec.num_layers * 2 * spec.kv_heads * spec.d_head * spec.max_seq_len * 4 * 2
+    needed = texts * spec.depth * 2 * spec.kv_heads * spec.d_head * spec.max_seq_len * 4 * 2
     if there is not None and needed > there:
         raise GenerationError(
             f"{texts:,} texts together take about {needed / 1e9:,.1f} GB, and {there / 1e9:,.1f} GB are free.",

@@ -374,11 +374,11 @@ def _check_memory(spec: ModelSpec, chosen: Settings) -> None:
     there = devices.memory_available()
     if there is None:
         return
-    wide, middle, layers = spec.embed_dim, spec.ff_dim, spec.num_layers
+    wide, middle = spec.embed_dim, spec.ff_dim
     # Weights, gradients and the optimizer's moments; and what each token leaves in each layer for the way back.
-    weights = 16 * (layers * (4 * wide**2 + 2 * wide * middle) + spec.vocab_size * wide)
+    weights = 16 * (spec.num_layers * (4 * wide**2 + 2 * wide * middle) + spec.vocab_size * wide)
     tokens = chosen.training.batch_size // chosen.training.accumulate * spec.max_seq_len
-    activations = tokens * (2 * layers * (8 * wide + 2 * middle) + 4 * spec.vocab_size)
+    activations = tokens * (2 * spec.depth * (8 * wide + 2 * middle) + 4 * spec.vocab_size)
     if chosen.machine.device != "cpu" and devices.Machine().accelerators():
         activations = 0  # they are the accelerator's, which says itself when it has no room
     if weights + activations > there:

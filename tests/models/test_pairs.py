@@ -34,6 +34,8 @@ CHOICES = {
     "output_gate": (False, True),
     "qk_norm": (False, True),
     "residual_scalars": (False, True),
+    "parallel": (False, True),
+    "loops": (1, 2),
     "embed_scale": (1.0, 4.0),
     "tie_embeddings": (False, True),
     "bias": (False, True),

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from microformer.models.model import Microformer
 from microformer.models.residual import Residual
 from microformer.models.spec import Gelu, LayerNorm, LayerSpec, ModelSpec, NoPositions, RMSNorm, Softmax
+from microformer.models.taps import Record, Scope
 
 
 def spec(**changes) -> ModelSpec:
@@ -77,3 +78,30 @@ def test_rmsnorm_serves_every_placement():
     for placement in ("pre", "post", "sandwich"):
         half = Residual(ModelSpec(11, 16, 2, 24, 8, layers, NoPositions(), RMSNorm(), norm_placement=placement))
         assert torch.isfinite(half.add(numbers(1), half.read(numbers(2)))).all()
+
+
+def test_in_parallel_both_halves_read_what_came_in():
+    model = Microformer(spec(parallel=True), seed=1).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+    seen = Record()
+    ids = torch.tensor([[1, 2, 3]])
+    model(ids, tap=seen)
+    at = {name.removeprefix("blocks.0."): value for name, value in seen.activations.items()}
+    block = model.blocks[0]
+
+    assert "hook_resid_mid" not in at
+    assert_close(at["hook_mlp_out"], block.feedforward(block.residual_1.read(at["hook_resid_pre"]), Scope(None)))
+    assert_close(at["hook_resid_post"], at["hook_resid_pre"] + at["hook_attn_out"] + at["hook_mlp_out"])
+
+
+def test_a_loop_more_is_the_same_blocks_again_and_no_parameter_more():
+    once, twice = (Microformer(spec(loops=loops), seed=1).eval() for loops in (1, 2))
+    ids = torch.tensor([[1, 2, 3]])
+    seen = Record()
+    twice(ids, tap=seen)
+
+    assert once.num_parameters() == twice.num_parameters()
+    assert torch.equal(seen.activations["blocks.1.hook_resid_pre"], seen.activations["blocks.0.hook_resid_post"])
+    assert len(twice.empty_state().layers) == 2 == twice.spec.depth

@@ -81,6 +81,7 @@ def parts_of_a_model(draw):
         "norm_placement": draw(st.sampled_from(NORM_PLACEMENT)),
         "residual_scalars": draw(st.booleans()),
         "embed_scale": draw(positive),
+        "loops": draw(st.integers(1, 1000)),
     }
 
 
@@ -212,6 +213,8 @@ LINEAR = (LayerSpec(LinearAttention(), Gelu()),)
         ),
         ({"layers": (LayerSpec(Differential(), Gelu()),), "num_heads": 8}, "heads are 2 wide"),
         ({"norm_placement": "between"}, "NORM_PLACEMENT 'between' is not known"),
+        ({"loops": 0}, "LOOPS 0"),
+        ({"parallel": True, "norm_placement": "post"}, "norms after each half can't be"),
         ({"embed_scale": 0.0}, "EMBED_SCALE"),
         ({"dropout": math.nan}, "DROPOUT nan"),
         ({"num_heads": 16}, "rope turns pairs of numbers"),
