@@ -30,6 +30,7 @@ class Recipe:
         steps: optimizer steps; the rate warms up over 100 and falls by a cosine to a tenth.
         rate: AdamW's highest.
         bfloat16: under autocast.
+        evaluations: exact validation losses, at equal parts of the run.
     """
 
     batch: int = 12
@@ -37,6 +38,7 @@ class Recipe:
     steps: int = 2000
     rate: float = 1e-3
     bfloat16: bool = False
+    evaluations: int = 16
 
 
 class PyTorchs(nn.Module):
@@ -146,7 +148,7 @@ def step(model: nn.Module, moved: torch.optim.Optimizer, ids: Tensor, targets: T
 def train(
     build: Callable[[int, int], nn.Module], recipe: Recipe, tokens: Tensor, val: Tensor, vocab: int, seed: int
 ) -> list[tuple[float, int, float]]:
-    """Trains a peer; gives (seconds, steps, exact validation loss) at sixteenths of the run."""
+    """Trains a peer; gives (seconds, steps, exact validation loss) along the run."""
     torch.manual_seed(seed)
     model = build(vocab, recipe.context)
     moved = optimizer(model, recipe.rate)
@@ -161,7 +163,7 @@ def train(
         at = starts[:, None] + torch.arange(recipe.context)
         step(model, moved, tokens[at], tokens[at + 1], recipe.bfloat16)
         gone += time.perf_counter() - began
-        if (number + 1) * 16 // recipe.steps > number * 16 // recipe.steps:
+        if (number + 1) * recipe.evaluations // recipe.steps > number * recipe.evaluations // recipe.steps:
             curve.append((gone, number + 1, exact_loss(model, tokens, val, recipe.context)))
     return curve
 

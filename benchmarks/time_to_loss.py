@@ -50,7 +50,7 @@ def measure(options: shared.Options) -> dict[str, Any]:
             tokens, val = (torch.load(data / f"{split}.pt", weights_only=True).long() for split in ("train", "val"))
             vocab = len(json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"])
             built = builders(options.nanogpt)
-            plain = peers.Recipe(steps=200 if options.quick else 2000)
+            plain = peers.Recipe(steps=200, evaluations=2) if options.quick else peers.Recipe()
             if options.nanogpt:
                 keep("nanoGPT", seed, peers.train(built["nanoGPT"], plain, tokens, val, vocab, seed))
             if options.nanogpt and not options.quick:
