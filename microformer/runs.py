@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from microformer.models.model import Microformer
 
-FORMAT = 1
+FORMAT = 2  # 1 had the weights of blocks under other names
 RUNS = Path("runs")
 # best_of_last: what was best when `last` was written, and is so again for who goes on from there.
 _INDEX = {"last": None, "best": None, "best_of_last": None, "snapshots": []}

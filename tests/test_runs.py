@@ -331,7 +331,7 @@ def test_a_run_of_another_format_is_refused(run):
     info = json.loads((run.folder / "run.json").read_text())
     files.write_json(run.folder / "run.json", {**info, "format": 99})
 
-    with pytest.raises(RunError, match=r"run\.json is not of format 1") as raised:
+    with pytest.raises(RunError, match=r"run\.json is not of format 2") as raised:
         _ = runs.find("r").info
 
     assert "another version" in raised.value.hint

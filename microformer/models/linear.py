@@ -65,11 +65,12 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:  # type: ignore[override]
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         rows, inputs = dy.reshape(-1, dy.shape[-1]), x.reshape(-1, x.shape[-1])
         dx = _onednn(dy, weight.mT, None) if ctx.needs_input_grad[0] else None
-        return dx, rows.mT @ inputs, rows.sum(0) if ctx.needs_input_grad[2] else None
+        dw = rows.mT @ inputs if ctx.needs_input_grad[1] else None
+        return dx, dw, rows.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def _by_onednn(x: Tensor) -> bool:

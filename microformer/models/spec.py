@@ -92,6 +92,11 @@ class TopK:
     def __post_init__(self):
         _between("attention topk's k", self.k, 1, 2**24)
 
+    @property
+    def reach(self) -> int:
+        """How many tokens there must be for it to leave one out."""
+        return self.k
+
 
 @dataclass(frozen=True)
 class Sigmoid:
@@ -133,6 +138,10 @@ class Rope:
     def __post_init__(self):
         _positive("positions", "base", self.base)
         _positive("positions", "stretch", self.stretch)
+        if self.stretch > 1e6:
+            raise SettingsError(
+                f"POSITIONS has stretch {self.stretch:g}, and it is 1000000 at most.", "2 doubles the length."
+            )
 
 
 @dataclass(frozen=True)
@@ -328,11 +337,11 @@ class ModelSpec:
                 f"SCORE_CAP {self.score_cap} can't be: it is a number of 0 or more.", "use 0 for no cap; 30 is usual."
             )
         for layer in self.layers:
-            if isinstance(layer.attention, (Window, Strided, Fixed)) and layer.attention.reach > self.max_seq_len:
+            if isinstance(layer.attention, (Window, Strided, Fixed, TopK)) and layer.attention.reach > self.max_seq_len:
                 named = f"{type(layer.attention).__name__.lower()}({layer.attention.reach})"
                 raise SettingsError(
                     f"ATTENTION {named} is wider than the context of {self.max_seq_len} tokens.",
-                    "give it a smaller number, or raise MAX_SEQ_LEN; softmax sees all.",
+                    "give it a smaller number, or raise MAX_SEQ_LEN (with a text as long); softmax sees all.",
                 )
         kinds = {type(layer.attention) for layer in self.layers}
         if LinearAttention in kinds and isinstance(self.positions, (Alibi, T5)):
@@ -364,6 +373,11 @@ class ModelSpec:
             raise SettingsError(
                 f"rope turns pairs of numbers, and {self.num_heads} heads of EMBED_DIM {self.embed_dim} are 1 wide.",
                 "use fewer heads, or POSITIONS = 'learned'.",
+            )
+        if isinstance(self.positions, Rope) and self.d_head < 4 and self.positions != Rope():
+            raise SettingsError(
+                f"rope's base and stretch are read by no pair but the first, and heads of {self.d_head} have one.",
+                "use fewer heads, or plain rope.",
             )
         if isinstance(self.positions, Sinusoidal) and self.embed_dim % 2:
             raise SettingsError(

@@ -62,7 +62,7 @@ class KVCache(LayerState):
             return KVCache(torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2))
         seen = self.keys.shape[2]
         room = self.room
-        if room is None or not room.takes(seen, keys.shape[2]):
+        if room is None or not room.takes(seen, keys.shape[2]) or room.closed:
             room = _Room(self.keys, self.values, capacity=2 * (seen + keys.shape[2]))
         return KVCache(*room.append(keys, values), room)
 
@@ -94,6 +94,11 @@ class _Room:
     def takes(self, seen: int, new: int) -> bool:
         """Whether `new` slots are free behind the first `seen`."""
         return self.filled == seen and seen + new <= self.keys.shape[2]
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was made in inference mode, outside which nothing may be written to it."""
+        return self.keys.is_inference() and not torch.is_inference_mode_enabled()
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Fills the next free slots; gives all that are filled."""
@@ -245,6 +250,10 @@ class FixedState(State):
 
     def reset(self, rows: Bool[Tensor, "batch"]) -> "State":
         raise NotImplementedError("the rows of a state of fixed size can't be reset")
+
+    def to(self, device: torch.device | str) -> "FixedState":
+        moved, slot = super().to(device), self.slot.to(device)
+        return replace(self, layers=tuple(one.at(slot) for one in moved.layers if one), recent=moved.recent, slot=slot)
 
     def advanced(self, layers: tuple, ids: Tensor, recent: Tensor | None) -> "FixedState":
         slot = self.slot + 1

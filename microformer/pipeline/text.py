@@ -8,6 +8,7 @@ import torch
 
 from microformer import devices, evaluation, generation
 from microformer.errors import DataError, GenerationError, notice
+from microformer.models.spec import LinearAttention
 from microformer.pipeline.preparing import data_of
 from microformer.runs import Run
 
@@ -109,7 +110,8 @@ def check_memory(run: Run, texts: int) -> None:
     there = devices.memory_available()
     spec = run.spec
     # Keys and values of each layer, twice: the room for them grows by doubling.
-    needed = texts * spec.depth * 2 * spec.kv_heads * spec.d_head * spec.max_seq_len * 4 * 2
+    kept = sum(not isinstance(layer.attention, LinearAttention) for layer in spec.layers) * spec.loops
+    needed = texts * kept * 2 * spec.kv_heads * spec.d_head * spec.max_seq_len * 4 * 2
     if there is not None and needed > there:
         raise GenerationError(
             f"{texts:,} texts together take about {needed / 1e9:,.1f} GB, and {there / 1e9:,.1f} GB are free.",

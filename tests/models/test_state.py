@@ -120,3 +120,24 @@ def test_what_was_remembered_counts_against_the_context():
     assert model(ids[:, 4:], state=state).state.length == 6
     with pytest.raises(MicroformerError, match="7 tokens are more than the model's context of 6"):
         model(ids[:, :3], state=state)
+
+
+def test_a_state_that_was_made_in_inference_mode_can_be_gone_on_from_outside_it():
+    model, ids = small_model(), random_ids(2, 12)
+    with torch.inference_mode():
+        state = model(ids[:, :4], state=model.empty_state()).state
+        state = model(ids[:, 4:6], state=state).state
+    with torch.no_grad():
+        after = model(ids[:, 6:7], state=state).state
+
+        close(model(ids[:, 7:], state=after).logits, model(ids).logits[:, 7:])
+
+
+@torch.no_grad()
+def test_a_fixed_state_is_moved_with_all_its_parts():
+    model, ids = small_model(), random_ids(2, 5)
+    fixed = model(ids[:, :4], state=model.empty_state()).state.fixed(12, torch.device("cpu"))
+    moved = fixed.to("meta")
+
+    assert moved.slot.device.type == moved.layers[1].keys.device.type == moved.layers[1].slot.device.type == "meta"
+    close(model(ids[:, 4:], state=fixed.to("cpu")).logits, model(ids).logits[:, 4:])

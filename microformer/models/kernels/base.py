@@ -75,19 +75,22 @@ class Kernel(nn.Module):
 
     def as_written(self, q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, tap: Scope) -> Tensor:
         """The formula as it stands at the top of this file: the oracle of every faster road."""
-        pattern = tap("hook_pattern", self.patterns(q, k, added, tap))
-        if self.training and self.dropout:
-            pattern = F.dropout(pattern, self.dropout)
-        return pattern @ v
+        return self.dropped(tap("hook_pattern", self.patterns(q, k, added, tap))) @ v
 
     def patterns(self, q: Tensor, k: Tensor, added: Tensor | None, tap: Scope) -> Tensor:
         """The pattern of queries and keys."""
-        scores = (q * q.shape[-1] ** -0.5) @ k.mT
-        if self.cap:
-            scores = self.cap * torch.tanh(scores / self.cap)
+        scores = self.capped((q * q.shape[-1] ** -0.5) @ k.mT)
         if added is not None:
             scores = scores + added.to(scores.dtype)
         return self.pattern(tap("hook_attn_scores", scores))
+
+    def capped(self, scores: Tensor) -> Tensor:
+        """Scores squeezed into ±cap, where there is one."""
+        return self.cap * torch.tanh(scores / self.cap) if self.cap else scores
+
+    def dropped(self, pattern: Tensor) -> Tensor:
+        """A pattern with some shares left out by chance, in training."""
+        return F.dropout(pattern, self.dropout) if self.training and self.dropout else pattern
 
     def looked_at(self, tap: Scope) -> bool:
         """Whether someone wants to see scores or pattern, which the faster roads never have as a whole."""

@@ -12,7 +12,6 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from microformer.models.kernels.base import Kernel
 from microformer.models.linear import like
@@ -44,9 +43,7 @@ class Differential(Kernel):
         q1, k1, q2, k2 = self.lambdas.unbind()
         strength = torch.exp(q1 @ k1) - torch.exp(q2 @ k2) + _LAMBDA_0
         pattern = tap("hook_pattern", first - like(strength, first) * second)
-        if self.training and self.dropout:
-            pattern = F.dropout(pattern, self.dropout)
-        return self.norm(pattern @ v) * (1 - _LAMBDA_0)
+        return self.norm(self.dropped(pattern) @ v) * (1 - _LAMBDA_0)
 
     def pattern(self, scores: Tensor) -> Tensor:
         return torch.softmax(scores, dim=-1)

@@ -7,6 +7,7 @@ head, however long the text. A text is read in blocks: within a block by pairs, 
 a tap is shown is φ(q_i)ᵀφ(k_j) over the sum of its row, of the tokens at hand.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,37 +29,37 @@ class LinearAttention(Kernel):
         q, k, v = _positive(q), _positive(self.for_each_head(k)), self.for_each_head(v)
         # A column of ones beside the values sums up what they are divided by.
         v = F.pad(v, (0, 1), value=1.0)
-        before = q.new_zeros((*k.shape[:2], k.shape[3], v.shape[3])) if state is None else state.sums.to(q.dtype)
+        wide = torch.promote_types(q.dtype, torch.float32)  # sums over a whole text want more digits than bfloat16 has
+        before = q.new_zeros((*k.shape[:2], k.shape[3], v.shape[3]), dtype=wide) if state is None else state.sums
         if self.looked_at(tap):
             z, sums = _by_pairs(q, k, v, before, tap)
         else:
             z, sums = _by_blocks(q, k, v, before)
-        return z[..., :-1] / z[..., -1:], RunningSum(sums.float())
+        return z[..., :-1] / z[..., -1:].clamp_min(torch.finfo(z.dtype).tiny), RunningSum(sums)
 
 
 def _positive(x: Tensor) -> Tensor:
-    """φ"""
-    return F.elu(x) + 1
+    """φ, written so that it stays above 0 where elu(x) rounds to −1."""
+    return torch.where(x > 0, x + 1, x.clamp_max(0).exp())
 
 
 def _by_blocks(q: Tensor, k: Tensor, v: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
     """The sums before division, [batch head pos d_head + 1], and the running sum after them."""
     length = q.shape[2]
     if length == 1:
-        before = before + k.mT @ v
-        return q @ before, before
+        before = before + (k.mT @ v).to(before.dtype)
+        return q @ before.to(q.dtype), before
     block = min(_BLOCK, length)
     q, k, v = (F.pad(one, (0, 0, 0, -length % block)).unflatten(2, (-1, block)) for one in (q, k, v))
-    # The padding was never made positive: its keys are 0 and add nothing. Sums of many blocks want float32.
-    sums = F.pad((k.mT @ v).float().cumsum(2), (0, 0, 0, 0, 1, 0))
-    running = (before.unsqueeze(2) + sums).to(q.dtype)
-    z = (q @ k.mT).tril() @ v + q @ running[:, :, :-1]
+    # The padding was never made positive: its keys are 0 and add nothing.
+    running = before.unsqueeze(2) + F.pad((k.mT @ v).to(before.dtype).cumsum(2), (0, 0, 0, 0, 1, 0))
+    z = (q @ k.mT).tril() @ v + q @ running[:, :, :-1].to(q.dtype)
     return z.flatten(2, 3)[:, :, :length], running[:, :, -1]
 
 
 def _by_pairs(q: Tensor, k: Tensor, v: Tensor, before: Tensor, tap: Scope) -> tuple[Tensor, Tensor]:
     """The same, from the scores of every pair."""
     scores = tap("hook_attn_scores", (q @ k.mT).tril())
-    whole = scores.sum(-1, keepdim=True)
+    whole = scores.sum(-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
     pattern = tap("hook_pattern", scores / whole)
-    return pattern * whole @ v + q @ before, before + k.mT @ v
+    return pattern * whole @ v + q @ before.to(q.dtype), before + (k.mT @ v).to(before.dtype)

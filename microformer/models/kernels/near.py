@@ -2,11 +2,12 @@
 
 The text is cut into blocks. The near keys of a query are those less than a block back, in its own block and the one
 before it or in its own alone; which far ones there are, a kind says. Scores of both stand side by side under one
-softmax, so nothing is computed for pairs that are neither: the work grows with the length times the block, not with the
-length squared.
+softmax, so nothing is computed for pairs that are neither. The near ones' work grows with the length times the block,
+and a window's with it; strided and fixed have far keys in every block before, the length squared over the block (times
+the columns): least where the block is near the length's square root.
 
 `sees` is the kind's definition, and the formula with all other pairs masked (`as_written`) the oracle; it is also the
-road for who wants to see the pattern, for texts of one block and for tokens that come one by one.
+road for who wants to see the pattern, for texts of one block and for tokens that come after others.
 """
 
 from dataclasses import replace
@@ -42,7 +43,7 @@ class Near(Kernel):
         self, q: Tensor, k: Tensor, v: Tensor, order: Order, state: LayerState | None, tap: Scope
     ) -> tuple[Tensor, LayerState]:
         k, v, state = self.remember(k, v, state)
-        if order.where.fresh and self.plain and not self.looked_at(tap) and q.shape[2] > self.block:
+        if order.where.fresh and not self.looked_at(tap) and q.shape[2] > self.block:
             return self.in_parts(q, k, v, order), state
         k, v, order = self.in_reach(q, k, v, order)
         return self.as_written(q, k, v, self.added(order), tap), state
@@ -70,7 +71,7 @@ class Near(Kernel):
             zip(*(one.split(at_once, dim=2) for one in (q, near_k, near_v)), strict=True)
         ):
             blocks = slice(i * at_once, i * at_once + some_q.shape[2])
-            near = some_q @ some_k.mT + (added if added.dim() == 2 else added[:, blocks])
+            near = self.capped(some_q @ some_k.mT) + (added if added.dim() == 2 else added[:, blocks])
             if self.before and i == 0:
                 near[:, :, 0, :, : self.block] = float("-inf")  # before the first block there is none
             z.append(self._taken(near, self.far_scores(some_q, k, blocks, order), some_v, v))
@@ -79,8 +80,8 @@ class Near(Kernel):
     def _taken(self, near: Tensor, far: Tensor | None, near_v: Tensor, v: Tensor) -> Tensor:
         """What some blocks' queries take of near and far values, their scores under one softmax."""
         if far is None:
-            return torch.softmax(near, dim=-1) @ near_v
-        pattern = torch.softmax(torch.cat([near, far], dim=-1), dim=-1)
+            return self.dropped(torch.softmax(near, dim=-1)) @ near_v
+        pattern = self.dropped(torch.softmax(torch.cat([near, far], dim=-1), dim=-1))
         near_shares, far_shares = pattern.split([near.shape[-1], far.shape[-1]], dim=-1)
         return near_shares @ near_v + self.far_values(far_shares, v)
 

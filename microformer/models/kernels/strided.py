@@ -36,7 +36,7 @@ class Strided(Near):
         if order.bias is not None:
             column = places(slice(0, k.shape[2]), self.block, q.device).T
             added = added + order.bias(column[:, blocks], column).transpose(0, 1)
-        return (q.transpose(2, 3) @ k.transpose(2, 3).mT + added.to(q.dtype)).transpose(2, 3)
+        return (self.capped(q.transpose(2, 3) @ k.transpose(2, 3).mT) + added.to(q.dtype)).transpose(2, 3)
 
     def far_values(self, shares: Tensor, v: Tensor) -> Tensor:
         return (shares.transpose(2, 3) @ v.transpose(2, 3)).transpose(2, 3)
@@ -67,7 +67,7 @@ class Fixed(Near):
             place = places(slice(0, k.shape[2]), self.block, q.device)
             far = place[:, -self.columns :].flatten().expand(q.shape[2], -1)
             added = added + order.bias(place[blocks], far).transpose(0, 1)
-        return q @ self._summaries(k).mT + added.to(q.dtype)
+        return self.capped(q @ self._summaries(k).mT) + added.to(q.dtype)
 
     def far_values(self, shares: Tensor, v: Tensor) -> Tensor:
         return shares @ self._summaries(v)

@@ -45,7 +45,7 @@ class Window(Near):
         added = minus_infinity_unless(place.unsqueeze(-1) - first >= self.block)
         if order.bias is not None:
             added = added + order.bias(place, first.expand(len(place), -1)).transpose(0, 1)
-        return q @ sinks.mT + added.to(q.dtype)
+        return self.capped(q @ sinks.mT) + added.to(q.dtype)
 
     def far_values(self, shares: Tensor, v: Tensor) -> Tensor:
         return shares @ v[:, :, :1, : self.sinks]

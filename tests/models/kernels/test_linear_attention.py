@@ -69,6 +69,25 @@ def test_the_pattern_that_is_shown_sums_to_one_over_what_was_seen():
     assert (pattern.triu(1) == 0).all()
 
 
+def test_queries_and_keys_far_below_zero_still_take_from_someone():
+    for dtype in (torch.float32, torch.bfloat16):
+        q, k, v = (one.detach().to(dtype) for one in qkv(70))
+        for tap in (NO_TAP, Scope(Record())):
+            z, _ = build(LinearAttention(), MODEL)(q - 80, k - 80, v, order(70), None, tap)
+            assert torch.isfinite(z).all()
+
+
+def test_token_by_token_a_long_text_in_bfloat16_is_what_it_is_as_a_whole():
+    q, k, v = (one.detach().bfloat16() for one in qkv(1500))
+    kernel, memory = build(LinearAttention(), MODEL), None
+    whole = kernel(q, k, v, order(1500), None, NO_TAP)[0]
+    for i in range(1500):
+        z, memory = kernel(*(one[:, :, i : i + 1] for one in (q, k, v)), order(1, i), memory, NO_TAP)
+
+    assert_close(z.float(), whole[:, :, -1:].float(), rtol=0.02, atol=0.02)
+    assert memory.sums.dtype == torch.float32
+
+
 def test_a_text_far_longer_than_bfloat16_counts_keeps_its_sums():
     q, k, v = (one.detach().bfloat16() for one in qkv(3000))
     z, memory = build(LinearAttention(), MODEL)(q, k, v, order(3000), None, NO_TAP)

@@ -49,6 +49,19 @@ def test_in_parts_it_is_the_masked_formula_and_so_are_its_gradients(kind, length
         assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [Window(4, sinks=1), Strided(5), Fixed(4, 1)], ids=str)
+def test_a_cap_on_scores_holds_in_parts_too_and_dropout_drops(kind):
+    (parts, gradients), (whole, expected) = both_roads(kind, 23, Alibi(2).bias, score_cap=0.5)
+    assert_close(parts, whole, rtol=1e-5, atol=1e-5)
+    assert_close(gradients[0], expected[0], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(parts, next(both_roads(kind, 23, Alibi(2).bias))[0], atol=1e-3)
+
+    dropping = kernel(kind, attention_dropout=0.5)
+    z = [dropping.train(training)(*qkv(23), order(23), None, NO_TAP)[0] for training in (True, False)]
+    assert not torch.allclose(*z)
+    assert_close(z[1], next(both_roads(kind, 23))[0])
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_few_blocks_at_a_time_are_all_of_them(kind, monkeypatch):
     whole = [z for z, _ in both_roads(kind, 40)]
