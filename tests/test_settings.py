@@ -407,7 +407,7 @@ def values_of(name, field):
         return st.booleans()
     if kind is str:
         return {
-            "attention": st.sampled_from(["softmax", "softmax*2 topk(k=3)", "entmax15", "sigmoid sparsemax"]),
+            "attention": st.sampled_from(["softmax", "softmax*2 topk(k=2)", "entmax15", "sigmoid sparsemax"]),
             "positions": st.sampled_from(["rope", "learned", "none", "alibi", "t5(8)", "rope(stretch=2.0)"]),
             "feedforward": st.sampled_from(["gelu", "relu2 swiglu", "geglu relu"]),
             "norm": st.sampled_from(["rmsnorm", "layernorm(eps=1e-05)"]),
@@ -423,7 +423,7 @@ def values_of(name, field):
 def sensible(values):
     """The same values made to fit each other."""
     heads = values["num_heads"] % 16 + 1
-    values |= {"num_heads": heads, "embed_dim": 2 * heads * (values["embed_dim"] % 64 + 1), "num_layers": 6}
+    values |= {"num_heads": heads, "embed_dim": 4 * heads * (values["embed_dim"] % 64 + 1), "num_layers": 6}
     values["num_kv_heads"] = "auto" if values["num_kv_heads"] == "auto" else math.gcd(heads, values["num_kv_heads"])
     values["parallel"] = values["parallel"] and values["norm_placement"] != "post"
     values["accumulate"] = values["accumulate"] % 64 + 1
