@@ -87,7 +87,7 @@ class Machine:
         """The maker's name of a device, such as "AMD EPYC" or "NVIDIA H200"."""
         import torch
 
-        return torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
+        return torch.cuda.get_device_name() if device == "cuda" else cpu_name()
 
     def has_bfloat16(self, device: str) -> bool:
         """Whether a device has units of its own for bfloat16 products, not an imitation (a T4 imitates)."""
@@ -521,7 +521,8 @@ def _layer_pass(device: str, precision: str, width: int, tokens: int) -> Callabl
 # What the machine is
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor, as the system calls it."""
     for line in _lines(_PROC / "cpuinfo"):
         if line.startswith(("model name", "Hardware")):
             return line.partition(":")[2].strip()

@@ -25,7 +25,9 @@ def numbers(*shape: int, seed: int = 3) -> torch.Tensor:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(400, 96), (8, 50, 96), (2, 3, 96)], ids=str)
 @pytest.mark.parametrize("x_learns", [False, True])
-def test_the_product_and_its_gradients_are_the_plain_ones(bias, shape, x_learns):
+@pytest.mark.parametrize("onednn", [False, torch.backends.mkldnn.is_available()])
+def test_the_product_and_its_gradients_are_the_plain_ones(bias, shape, x_learns, onednn, monkeypatch):
+    monkeypatch.setattr(linear, "_ONEDNN", onednn)
     layer, x = built(bias), numbers(*shape).requires_grad_(x_learns)
     dy = numbers(*shape[:-1], 64, seed=4)
     learned = [*([x] if x_learns else []), *layer.parameters()]
