@@ -8,12 +8,13 @@ FF_DIM = 256  # width of the feed-forward's middle
 MAX_SEQ_LEN = 128  # context: how many tokens the model sees at once
 VOCAB_SIZE = 100  # Overridden at runtime (only TOKENIZER = "bpe" reads it)
 ATTENTION = "softmax"  # softmax, window, strided, fixed, sparsemax, entmax15, topk, sigmoid, linear, differential
+MEMORY = "none"  # what goes over from segment to segment: none, xl, compressive, recurrent, tokens, knn
 NUM_KV_HEADS = "auto"  # heads of keys and values, shared by the heads of queries; auto: NUM_HEADS
 SCORE_CAP = 0.0  # attention scores are squeezed between minus and plus this; 0 for no cap
 ATTENTION_DROPOUT = 0.0  # share of attention's pattern dropped while training
 OUTPUT_GATE = False  # a gate on what attention takes
 POSITIONS = "rope"  # rope, learned, sinusoidal, alibi, t5, none
-FEEDFORWARD = "swiglu"  # swiglu, geglu, gelu, gelu_tanh, relu, relu2
+FEEDFORWARD = "swiglu"  # swiglu, geglu, gelu, gelu_tanh, relu, relu2, moe
 NORM = "rmsnorm"  # rmsnorm, layernorm
 QK_NORM = True  # normalise queries and keys in each head
 NORM_PLACEMENT = "pre"  # norms before each half of a block (pre), after it (post), or both (sandwich)
@@ -32,6 +33,7 @@ NGRAM_DROPOUT = 0.0  # share of n-grams left out while training (only NGRAMS abo
 CORPUS = "tinyshakespeare"  # a named corpus, a file or a folder; data/corpus.txt comes before the default
 ENCODING = "utf-8"  # of the corpus's files
 TOKENIZER = "char"  # char, byte, bpe
+DATA_ORDER = "auto"  # shuffled windows, or streams that read on; auto: streams where a memory is carried
 VAL_FRACTION = 0.1  # share of the text, at its end, kept for validation; 0 for none
 
 # The training: what ends it, whichever comes first (0: no such limit)

@@ -3,20 +3,27 @@
 Every token is scored exactly once. `blocks`: the split is cut into blocks of the context, side by side, the first one
 primed by the token before the split. `sliding`: each block is half of the context, and the other half is read before
 it without being scored again, so that every token but the first few has at least half a context behind it.
+
+A model whose memory goes on past the context reads the split as it was trained: in a few stretches side by side, each
+from its beginning with an empty memory.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Integer
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from microformer.errors import DataError
 from microformer.models.model import Microformer, token_losses
+from microformer.models.state import State
 
 _MOST_LOGITS = 2**26
+# The fewest segments of a stretch, of which the first has nothing to remember.
+_SEGMENTS = 64
 
 
 @dataclass(frozen=True)
@@ -26,10 +33,13 @@ class Loss:
     Args:
         nats_per_token: mean of −log p(token).
         tokens: how many were scored.
+        exact_match: of a text that is a row of examples, the share of those in which the likeliest token is the right
+            one at every place that counts; None for other texts.
     """
 
     nats_per_token: float
     tokens: int
+    exact_match: float | None = None
 
     @property
     def perplexity(self) -> float:
@@ -49,6 +59,8 @@ def evaluate(
     *,
     context: Literal["blocks", "sliding"] = "blocks",
     tokens_at_once: int = 8192,
+    counted: Bool[Tensor, "tokens"] | None = None,
+    example: int = 1,
 ) -> Loss:
     """The exact loss of a model over `ids`.
 
@@ -58,33 +70,88 @@ def evaluate(
         prime: the token before the first one; None: the first token primes the others and is not scored.
         context: how much is seen before each token.
         tokens_at_once: how many tokens are computed together.
+        counted: for each token whether it is scored; None: all are. [tokens]
+        example: tokens of which `ids` is a row of examples; 1: it is one text.
 
     Raises:
-        DataError: there is no token to score.
+        DataError: there is no token to score, or a model with a memory is asked for a sliding context.
     """
     if prime is None:
         prime, ids = (int(ids[0]) if len(ids) else 0), ids[1:]
-    if len(ids) == 0:
+        counted = None if counted is None else counted[1:]
+    tokens = len(ids) if counted is None else int(counted.sum())
+    if tokens == 0:
         raise DataError("the text is too short: it has no token to score.", "give a longer one.")
+    # A large vocabulary's logits are what fills the memory.
+    rows = max(1, min(tokens_at_once, _MOST_LOGITS // model.spec.vocab_size) // model.spec.max_seq_len)
+    if not model.spec.memory.carries:
+        pieces = _windows(model, ids, prime, rows, context)
+    elif context == "blocks":
+        pieces = _stretches(model, ids, prime, rows, example)
+    else:
+        raise DataError("a model with a memory reads on, and has no sliding context.", "leave --context at blocks.")
+
+    total, right = 0.0, torch.zeros(len(ids) if example > 1 else 0, dtype=torch.bool)
+    for at, logits in pieces:
+        targets = ids[at].long().to(logits.device)
+        losses = token_losses(logits, targets)
+        if counted is not None:
+            losses = losses * counted[at].to(losses.device)
+        total += losses.cpu().double().sum().item()  # Apple's GPUs have no doubles
+        if example > 1:
+            right[at] = (logits.argmax(-1) == targets).cpu()
+    exact = None
+    if example > 1:
+        right = right if counted is None else right | ~counted
+        whole = right[: len(ids) // example * example].view(-1, example)
+        exact = float(whole.all(1).double().mean())
+    return Loss(total / tokens, tokens, exact)
+
+
+Pieces = Iterator[tuple[Int[Tensor, "row pos"], Float[Tensor, "row pos vocab"]]]
+
+
+def _windows(model: Microformer, ids: Tensor, prime: int, rows: int, context: Literal["blocks", "sliding"]) -> Pieces:
+    """Which tokens are scored, and the logits of each, by windows that know nothing of each other."""
     length = model.spec.max_seq_len
-    device = next(model.parameters()).device
     past = 0 if context == "blocks" else length // 2
     stride = length - past
     # Rows computed together are alike: the first has no past and the last may be short, so each goes alone.
     begins = list(range(0, len(ids), stride))
-    # A large vocabulary's logits are what fills the memory.
-    middle, rows = begins[1:-1], max(1, min(tokens_at_once, _MOST_LOGITS // model.spec.vocab_size) // length)
+    middle = begins[1:-1]
     groups = [begins[:1], *(middle[i : i + rows] for i in range(0, len(middle), rows)), begins[1:][-1:]]
-
-    total = 0.0
     for group in filter(None, groups):
         seen_before = min(past, group[0])
         scored = min(stride, len(ids) - group[0])
         at = torch.tensor(group)[:, None] + torch.arange(-seen_before, scored)
-        read = ids[(at - 1).clamp_min(0)].long().masked_fill_(at == 0, prime)
-        losses = token_losses(model(read.to(device)).logits, ids[at].long().to(device))
-        total += losses[:, seen_before:].cpu().double().sum().item()  # Apple's GPUs have no doubles
-    return Loss(total / len(ids), len(ids))
+        yield at[:, seen_before:], model(_before(ids, at, prime).to(_device(model))).logits[:, seen_before:]
+
+
+def _stretches(model: Microformer, ids: Tensor, prime: int, rows: int, example: int) -> Pieces:
+    """The same by rows that read on, segment by segment, and remember."""
+    length = model.spec.max_seq_len
+    rows = max(1, min(rows, len(ids) // (_SEGMENTS * length)))
+    unit = math.lcm(length, example)
+    stretch = -(-len(ids) // (rows * unit)) * unit
+    begins = torch.arange(0, len(ids), stretch)
+    state: State | None = model.empty_state()
+    for read in range(0, min(stretch, len(ids)), length):
+        at = begins[:, None] + read + torch.arange(length)
+        output = model(_before(ids, at.clamp_max(len(ids) - 1), prime).to(_device(model)), state=state)
+        state = output.state
+        for row, logits in zip(at, output.logits, strict=True):
+            inside = int((row < len(ids)).sum())  # the last stretch may be short
+            if inside:
+                yield row[None, :inside], logits[None, :inside]
+
+
+def _before(ids: Tensor, at: Int[Tensor, "row pos"], prime: int) -> Int[Tensor, "row pos"]:
+    """The token before each."""
+    return ids[(at - 1).clamp_min(0)].long().masked_fill(at == 0, prime)
+
+
+def _device(model: Microformer) -> torch.device:
+    return next(model.parameters()).device
 
 
 def uniform(vocab_size: int) -> float:

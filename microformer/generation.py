@@ -137,6 +137,9 @@ def stream(
 ) -> Iterator[list[int | None]]:
     """Continues prompts of any lengths together, a token each at a time.
 
+    A model whose memory carries goes on without end; another reads anew from the middle of its context where that is
+    full.
+
     A row whose prompt is longer than another's is fed its own next token where the other is already given a new one,
     so that all rows stand at the same position, and each gets what it would get alone.
 
@@ -170,7 +173,7 @@ def stream(
     held = 0  # how many tokens the state remembers: those before `read`
 
     while seen < max(lengths) + max_new_tokens:
-        start = window_start(seen, context)
+        start = 0 if model.spec.memory.carries else window_start(seen, context)
         if start > read - held or not use_cache:
             read, held, state = start, 0, model.empty_state()
         ids = torch.tensor([text[read:seen] for text in texts], device=device)

@@ -61,6 +61,9 @@ class ModelSettings:
     positions: str = setting("rope", f"how order is told: {', '.join(spec.POSITIONS)}; rope(base=10000)")
     feedforward: str = setting("swiglu", f"feed-forward of each layer: {', '.join(spec.FEEDFORWARD)}")
     norm: str = setting("rmsnorm", f"norm: {', '.join(spec.NORM)}")
+    memory: str = setting(
+        "none", f"what goes over from segment to segment of a text: {', '.join(spec.MEMORY)}; xl(length=128)"
+    )
     num_kv_heads: int | Auto = setting(
         "auto", "heads of keys and values, shared by the heads of queries; auto: NUM_HEADS", least=1, most=4096
     )
@@ -101,6 +104,10 @@ class DataSettings:
     )
     encoding: str = setting("utf-8", "encoding of the corpus's files")
     tokenizer: str = setting("char", "what a token is", choices=("char", "byte", "bpe"))
+    data_order: str = setting(
+        "auto", "shuffled windows, or streams that read on; auto: streams where a memory is carried, else shuffled",
+        choices=("auto", "shuffled", "streams"),
+    )  # fmt: skip
     val_fraction: float = setting(
         0.1, "share of the text, at its end, kept for validation; 0 for none", least=0, most=0.9
     )
@@ -329,6 +336,7 @@ def model_spec(settings: Settings, vocab_size: int, max_seq_len: int | None = No
         embed_scale=model.embed_scale,
         parallel=model.parallel,
         loops=model.loops,
+        memory=spec.one(model.memory, spec.MEMORY, "MEMORY"),
     )
 
 
@@ -399,7 +407,17 @@ def _check_together(settings: Settings) -> None:
             f"BATCH_SIZE {training.batch_size} can't be computed in {training.accumulate} equal parts.",
             "let ACCUMULATE divide BATCH_SIZE.",
         )
-    model_spec(settings, vocab_size=1)
+    memory = model_spec(settings, vocab_size=1).memory
+    if memory.carries and settings.data.data_order == "shuffled":
+        raise SettingsError(
+            f"MEMORY {settings.model.memory} goes over to the text's next segment, and DATA_ORDER 'shuffled' has none.",
+            "leave DATA_ORDER at 'auto', which reads on, or set MEMORY to 'none'.",
+        )
+    if memory.carries and settings.machine.compile:
+        raise SettingsError(
+            f"COMPILE wants a model whose tensors keep their sizes, and MEMORY {settings.model.memory} grows.",
+            "leave COMPILE at False, or set MEMORY to 'none'.",
+        )
 
 
 def _checked(name: str, which: Field, value: Any) -> Any:

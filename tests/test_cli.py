@@ -620,6 +620,7 @@ CHANGED = {
     "norm_placement": "post", "residual_scalars": True, "embed_scale": 3.0, "parallel": True, "loops": 2,
     "positions": "learned", "feedforward": "gelu", "norm": "layernorm", "qk_norm": False, "tie_embeddings": True,
     "bias": True, "dropout": 0.5, "ngrams": 3, "ngram_entries": 50, "ngram_dropout": 0.5,
+    "memory": "xl(8)", "data_order": "streams",
     "tokenizer": "byte", "val_fraction": 0.2, "epochs": 0.02, "max_steps": 5,
     "batch_size": 8, "accumulate": 2, "optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.5,
     "momentum": 0.5, "beta_1": 0.5, "beta_2": 0.5, "grad_clip": 0.01, "schedule": None, "warmup": 0.5, "decay": 0.9,

@@ -411,6 +411,7 @@ def values_of(name, field):
             "positions": st.sampled_from(["rope", "learned", "none", "alibi", "t5(8)", "rope(stretch=2.0)"]),
             "feedforward": st.sampled_from(["gelu", "relu2 swiglu", "geglu relu"]),
             "norm": st.sampled_from(["rmsnorm", "layernorm(eps=1e-05)"]),
+            "memory": st.sampled_from(["none", "xl", "xl(3)", "compressive", "recurrent(2)", "tokens(2)", "knn(k=4)"]),
         }.get(name, st.text(min_size=1))
     number = (
         st.integers(least, most or 10**6)
@@ -425,6 +426,10 @@ def sensible(values):
     heads = values["num_heads"] % 16 + 1
     values |= {"num_heads": heads, "embed_dim": 4 * heads * (values["embed_dim"] % 64 + 1), "num_layers": 6}
     values["num_kv_heads"] = "auto" if values["num_kv_heads"] == "auto" else math.gcd(heads, values["num_kv_heads"])
+    if values["positions"] == "learned" and values["memory"].startswith(("xl", "compressive")):
+        values["positions"] = "none"
+    if values["memory"] not in ("none", "tokens(2)"):
+        values |= {"compile": False, "data_order": "streams"}
     values["parallel"] = values["parallel"] and values["norm_placement"] != "post"
     values["accumulate"] = values["accumulate"] % 64 + 1
     values["batch_size"] = values["accumulate"] * (values["batch_size"] % 8 + 1)

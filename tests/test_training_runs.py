@@ -440,15 +440,16 @@ def test_a_folder_that_may_not_be_written_is_named(monkeypatch, capsys):
 
 
 def test_a_loss_that_is_not_finite_stops_before_a_checkpoint_and_names_the_step(monkeypatch, capsys):
-    real, calls = Microformer.loss, 0
+    real, calls = Microformer.loss_and_state, 0
 
     def poisoned(model, *args):
         nonlocal calls
         calls += 1
-        return real(model, *args) * (float("nan") if calls == 8 else 1)
+        loss, state = real(model, *args)
+        return loss * (float("nan") if calls == 8 else 1), state
 
     with monkeypatch.context() as patch:
-        patch.setattr(Microformer, "loss", poisoned)
+        patch.setattr(Microformer, "loss_and_state", poisoned)
         code = train("--run", "r", eval_every=3)
 
     assert_refused(code, capsys, "the loss of step 8 is not a finite number", "lower --learning-rate")

@@ -103,17 +103,20 @@ def cache(spec: ModelSpec, seed: int) -> Verdict:
 def reset_rows(spec: ModelSpec, seed: int) -> Verdict:
     """A row whose state was reset goes on as if it had seen nothing; the others don't notice; rows can be reordered."""
     model, ids = _model(spec, seed), _ids(spec, seed)
-    half = ids.shape[1] // 2
+    context, rows, order = spec.max_seq_len, torch.arange(len(ids)) == 1, torch.tensor([2, 0, 1])
+    difference = ""
     with torch.no_grad():
-        state = model(ids[:, :half], state=model.empty_state()).state
-        assert state is not None
-        rows = torch.arange(len(ids)) == 1
-        after = model(ids[:, half:], state=state.reset(rows)).logits
-        fresh, whole = model(ids[:, half:]).logits, model(ids).logits[:, half:]
-        difference = _difference(after[1], fresh[1]) or _difference(after[0], whole[0])
-        order = torch.tensor([2, 0, 1])
-        reordered = model(ids[order, half:], state=state.reset(rows).reorder(order)).logits
-        difference = difference or _difference(reordered, after[order])
+        whole = model(ids).logits
+        # Within a segment, and where the second one ends, if there is one.
+        for begin, end in ((context // 2, context), (2 * context, ids.shape[1])):
+            state = model(ids[:, :begin], state=model.empty_state()).state if begin < end else None
+            if state is None:
+                continue
+            after = model(ids[:, begin:end], state=state.reset(rows)).logits
+            fresh = model(ids[:, begin:end]).logits
+            difference = difference or _difference(after[1], fresh[1]) or _difference(after[0], whole[0, begin:end])
+            reordered = model(ids[order, begin:end], state=state.reset(rows).reorder(order)).logits
+            difference = difference or _difference(reordered, after[order])
     return _verdict(reset_rows, difference)
 
 
@@ -160,7 +163,7 @@ def taps(spec: ModelSpec, seed: int) -> Verdict:
     model, ids = _model(spec, seed), _ids(spec, seed)
     seen = _Everything()
     with torch.no_grad():
-        model(ids, tap=seen)
+        model(ids[:, : spec.max_seq_len], tap=seen)
     listed = model.tap_names()
     missing, surplus = set(listed) - set(seen.names), set(seen.names) - set(listed)
     detail = f"never given: {sorted(missing)}" if missing else f"not listed: {sorted(surplus)}" if surplus else ""
@@ -198,8 +201,10 @@ def _model(spec: ModelSpec, seed: int) -> Microformer:
 
 
 def _ids(spec: ModelSpec, seed: int, rows: int = 3) -> Tensor:
+    """Tokens as many as the context holds; for a model whose memory carries, two segments and a half."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(spec.vocab_size, (rows, spec.max_seq_len), generator=generator)
+    length = spec.max_seq_len * 5 // 2 if spec.memory.carries else spec.max_seq_len
+    return torch.randint(spec.vocab_size, (rows, length), generator=generator)
 
 
 def _difference(one: Tensor, other: Tensor) -> str:

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from microformer.models import feedforward, norms, positions
+from microformer.models import feedforward, memory, norms, positions
 from microformer.models.attention import Attention
-from microformer.models.linear import Embedding, Linear
+from microformer.models.linear import Embedding, Linear, like
 from microformer.models.ngrams import NGrams
 from microformer.models.residual import Residual
 from microformer.models.spec import LayerSpec, ModelSpec
@@ -47,10 +47,10 @@ class Block(nn.Module):
     Or both at once, from the same reading (Wang and Komatsuzaki 2021, "GPT-J"; Chowdhery et al. 2022, "PaLM").
     """
 
-    def __init__(self, layer: LayerSpec, model: ModelSpec):
+    def __init__(self, layer: LayerSpec, model: ModelSpec, block: int):
         super().__init__()
         self.residual_1 = Residual(model)
-        self.attention = Attention(layer.attention, model)
+        self.attention = Attention(layer.attention, model, block)
         self.residual_2 = None if model.parallel else Residual(model)
         self.feedforward = feedforward.build(layer.feedforward, model)
 
@@ -60,17 +60,21 @@ class Block(nn.Module):
         order: positions.Order,
         state: LayerState | None,
         tap: Scope,
-    ) -> tuple[Float[Tensor, "batch pos d_model"], LayerState]:
+    ) -> tuple[Float[Tensor, "batch pos d_model"], LayerState, Tensor | float]:
+        """Args: the stream; the order of its tokens; this layer's memory; the tap. Gives the stream, the next memory
+        and the auxiliary loss."""
         x = tap("hook_resid_pre", x)
         read = self.residual_1.read(x)
         attended, seen = self.attention(read, order, state, tap.within("attn"))
         attended = tap("hook_attn_out", attended)
         if self.residual_2 is None:  # in parallel
-            thought = tap("hook_mlp_out", self.feedforward(read, tap.within("mlp")))
-            return tap("hook_resid_post", self.residual_1.add(x, attended + thought)), seen
+            thought, aux_loss = self.feedforward(read, tap.within("mlp"))
+            added = attended + tap("hook_mlp_out", thought)
+            return tap("hook_resid_post", self.residual_1.add(x, added)), seen, aux_loss
         x = tap("hook_resid_mid", self.residual_1.add(x, attended))
-        thought = tap("hook_mlp_out", self.feedforward(self.residual_2.read(x), tap.within("mlp")))
-        return tap("hook_resid_post", self.residual_2.add(x, thought)), seen
+        thought, aux_loss = self.feedforward(self.residual_2.read(x), tap.within("mlp"))
+        thought = tap("hook_mlp_out", thought)
+        return tap("hook_resid_post", self.residual_2.add(x, thought)), seen, aux_loss
 
 
 class Microformer(nn.Module):
@@ -95,7 +99,8 @@ class Microformer(nn.Module):
         )
         self.positions = positions.build(spec)
         self.dropout = spec.dropout
-        self.blocks = nn.ModuleList(Block(layer, spec) for layer in spec.layers)
+        self.memory = memory.build(spec)
+        self.blocks = nn.ModuleList(Block(layer, spec, i) for i, layer in enumerate(spec.layers))
         post = spec.norm_placement == "post"  # there the last block has normed the stream
         self.norm = nn.Identity() if post else norms.build(spec.norm, spec.embed_dim, bias=spec.bias)
         self.unembed = Linear(spec.embed_dim, spec.vocab_size, bias=False, std=0.0, role="unembedding")
@@ -120,46 +125,88 @@ class Microformer(nn.Module):
     def hidden(
         self, ids: Int[Tensor, "batch pos"], state: State | None = None, tap: Tap | None = None
     ) -> tuple[Float[Tensor, "batch pos d_model"], State | None, Tensor | float]:
-        """The normed stream that `unembed` reads, the next state and the auxiliary loss."""
-        before = self.empty_state() if state is None else state
-        before.check_room(ids.shape[1], self.spec.max_seq_len)
-        scope = Scope(tap)
-        where = before.positions(ids.shape[1], ids.device)
+        """The normed stream that `unembed` reads, the next state and the auxiliary loss.
+
+        A model whose memory carries reads a text in segments as long as its context, any number of them.
+        """
+        now = self.empty_state() if state is None else state
+        if not self.memory.carries:
+            now.check_room(ids.shape[1], self.spec.max_seq_len)
+            x, now, aux_loss = self._segment(ids, now, Scope(tap), full=False)
+            return x, None if state is None else now, aux_loss
+        read, aux_loss = [], 0.0
+        while ids.shape[1]:
+            left = now.segment + self.spec.max_seq_len - now.length
+            piece, ids = ids[:, :left], ids[:, left:]
+            # After the last piece nobody needs what it would tell the next, unless the state is kept.
+            full = piece.shape[1] == left and (ids.shape[1] > 0 or state is not None)
+            x, now, aux = self._segment(piece, now, Scope(tap), full)
+            read.append(x)
+            aux_loss = aux_loss + aux
+        return torch.cat(read, dim=1), None if state is None else now, aux_loss / len(read)
+
+    def _segment(
+        self, ids: Int[Tensor, "batch pos"], before: State, scope: Scope, full: bool
+    ) -> tuple[Float[Tensor, "batch pos d_model"], State, Tensor | float]:
+        """As `hidden`, for tokens of one segment. full: whether it ends with them, and another may follow."""
+        new, tokens = ids.shape[1], self.memory.tokens
+        first = self.memory.before(before, len(ids)) if before.length == before.segment else None
+        last = self.memory.after(before, len(ids)) if full else None
+        where = before.positions(new, ids.device, tokens, 0 if last is None else tokens)
         order = self.positions.order(where, self.compute_dtype)
 
         x, recent = self.embed(ids), None
         if self.ngrams is not None:
             recent = before.last(self.ngrams.order - 1, ids)
-            x = x + self.ngrams(ids, recent, where.query)
+            x = x + self.ngrams(ids, recent, before.since_start(new, ids.device))
         if self.spec.embed_scale != 1:
             x = x * self.spec.embed_scale
         x = scope("hook_embed", x.to(self.compute_dtype))
+        if first is not None or last is not None:
+            x = torch.cat([like(one, x) for one in (first, x, last) if one is not None], dim=1)
         if (added := self.positions.embed(where.query)) is not None:
             x = x + scope("hook_pos_embed", added.to(x.dtype).expand_as(x))
         if self.training and self.dropout:
             x = F.dropout(x, self.dropout)
-        parts = []
+        parts, aux_loss = [], 0.0
         for i, part in enumerate(before.layers):
             block = self.blocks[i % len(self.blocks)]
-            x, part = block(x, order, part, scope.within(f"blocks.{i}"))
+            x, part, aux = block(x, order, part, scope.within(f"blocks.{i}"))
             parts.append(part)
+            aux_loss = aux_loss + aux
         x = scope("ln_final.hook_normalized", self.norm(x))
-        return x, None if state is None else before.advanced(tuple(parts), ids, recent), 0.0
+        seen = before.advanced(tuple(parts), ids, recent)
+        if full:
+            seen = self.memory.between(seen, None if last is None else x[:, -tokens:])
+        if first is not None or last is not None:
+            x = x.narrow(1, 0 if first is None else tokens, new)
+        return x, seen, aux_loss
 
     def loss(
         self, ids: Int[Tensor, "batch pos"], targets: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None
     ) -> Float[Tensor, ""]:
-        """Mean cross-entropy of the targets in nats a token, plus the auxiliary loss.
+        """Mean cross-entropy of the targets in nats a token, plus the auxiliary loss. Arguments as below."""
+        return self.loss_and_state(ids, targets, mask, None)[0]
+
+    def loss_and_state(
+        self,
+        ids: Int[Tensor, "batch pos"],
+        targets: Int[Tensor, "batch pos"],
+        mask: Bool[Tensor, "batch pos"] | None,
+        state: State | None,
+    ) -> tuple[Float[Tensor, ""], State | None]:
+        """The loss, and what is remembered after these tokens.
 
         Args:
             ids: the tokens read.
             targets: the token that follows each.
-            mask: which targets count; None for all.
+            mask: which targets count; None for all. Where none does, the loss is the auxiliary one.
+            state: what was seen before; None to remember nothing.
         """
-        x, _, aux_loss = self.hidden(ids)
+        x, state, aux_loss = self.hidden(ids, state)
         losses = token_losses(self.unembed(x), targets)
-        mean = losses.mean() if mask is None else (losses * mask).sum() / mask.sum()
-        return mean + aux_loss
+        mean = losses.mean() if mask is None else (losses * mask).sum() / mask.sum().clamp_min(1)
+        return mean + aux_loss, state
 
     def empty_state(self) -> State:
         """The memory of a model that has seen nothing."""
@@ -196,9 +243,11 @@ class Microformer(nn.Module):
         block += ["attn.hook_rot_q", "attn.hook_rot_k"] if self.positions.rotates else []
         block += ["attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "hook_attn_out"]
         block += [] if self.spec.parallel else ["hook_resid_mid"]
-        block += ["mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"]
+        after = ["hook_mlp_out", "hook_resid_post"]
         names = ["hook_embed", *(["hook_pos_embed"] if self.positions.embeds else [])]
-        names += [f"blocks.{i}.{name}" for i in range(self.spec.depth) for name in block]
+        for i in range(self.spec.depth):
+            thought = self.blocks[i % len(self.blocks)].feedforward.tap_names  # type: ignore[union-attr]
+            names += [f"blocks.{i}.{name}" for name in (*block, *(f"mlp.{name}" for name in thought), *after)]
         return [*names, "ln_final.hook_normalized"]
 
 

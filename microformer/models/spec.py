@@ -1,7 +1,7 @@
 """What a model is, in words and numbers: enough to build it again anywhere. Knows no torch and no weights.
 
-A slot of the model (attention, feed-forward, positions, norm) is filled by a component, and a component is named with
-one grammar wherever it is named:
+A slot of the model (attention, feed-forward, positions, norm, memory) is filled by a component, and a component is
+named with one grammar wherever it is named:
 
     softmax                     one kind
     rope(base=500000)           a kind with its arguments
@@ -14,7 +14,7 @@ import ast
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar, Union
+from typing import Any, ClassVar, TypeVar, Union
 
 from microformer.errors import SettingsError, nearest
 
@@ -216,12 +216,116 @@ class Geglu:
     """Three matrices: one branch, passed through GELU, gates the other."""
 
 
+@dataclass(frozen=True)
+class NoMemory:
+    """Nothing is remembered beyond the context."""
+
+    carries: ClassVar[bool] = False
+    kept: ClassVar[int] = 0
+
+
+@dataclass(frozen=True)
+class XL:
+    """The last `length` keys and values go over from segment to segment."""
+
+    length: int = 128
+    carries: ClassVar[bool] = True
+
+    def __post_init__(self):
+        _between("memory xl's length", self.length, 1, 2**24)
+
+    @property
+    def kept(self) -> int:
+        """How many keys of earlier segments a layer sees."""
+        return self.length
+
+
+@dataclass(frozen=True)
+class Compressive:
+    """As xl, and what is older than `length` is pooled, `rate` keys into one, up to `pooled` of them."""
+
+    length: int = 64
+    pooled: int = 64
+    rate: int = 4
+    carries: ClassVar[bool] = True
+
+    def __post_init__(self):
+        _between("memory compressive's length", self.length, 1, 2**24)
+        _between("memory compressive's pooled", self.pooled, 1, 2**24)
+        _between("memory compressive's rate", self.rate, 2, 2**16)
+
+    @property
+    def kept(self) -> int:
+        """As of xl: the most there can be."""
+        return self.length + self.rate - 1 + self.pooled
+
+
+@dataclass(frozen=True)
+class MemoryTokens:
+    """Learned vectors before every text, seen by all of it."""
+
+    n: int = 8
+    carries: ClassVar[bool] = False
+    kept: ClassVar[int] = 0
+
+    def __post_init__(self):
+        _between("memory tokens' n", self.n, 1, 2**16)
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """Memory tokens that a segment reads and writes anew for the next; learned through `segments` of them."""
+
+    tokens: int = 8
+    segments: int = 2
+    carries: ClassVar[bool] = True
+    kept: ClassVar[int] = 0
+
+    def __post_init__(self):
+        _between("memory recurrent's tokens", self.tokens, 1, 2**16)
+        # Through one segment no gradient reaches what was written for the next: it would never be learned.
+        _between("memory recurrent's segments", self.segments, 2, 1024)
+
+
+@dataclass(frozen=True)
+class KNN:
+    """One layer finds, for each query, the `k` most similar of the last `size` keys of earlier segments."""
+
+    size: int = 1024
+    k: int = 16
+    carries: ClassVar[bool] = True
+    kept: ClassVar[int] = 0
+
+    def __post_init__(self):
+        _between("memory knn's size", self.size, 1, 2**24)
+        _between("memory knn's k", self.k, 1, self.size)
+
+
+@dataclass(frozen=True)
+class MoE:
+    """Several SwiGLUs, of which each token is sent to `k`; `balance` weighs the loss that keeps all in use."""
+
+    experts: int = 4
+    k: int = 2
+    balance: float = 0.01
+
+    def __post_init__(self):
+        _between("feedforward moe's experts", self.experts, 2, 4096)
+        _between("feedforward moe's k", self.k, 1, self.experts)
+        if not 0 <= self.balance <= 1e6:
+            raise SettingsError(
+                f"FEEDFORWARD moe has balance {self.balance}, and it must be a number of 0 or more.",
+                "0.01 is usual; 0 lets experts fall idle.",
+            )
+
+
 Attention = Union[  # noqa: UP007
     Softmax, Window, Strided, Fixed, Sparsemax, Entmax15, TopK, Sigmoid, LinearAttention, Differential
 ]  # fmt: skip
-FeedForward = Union[Relu, Gelu, GeluTanh, Relu2, Swiglu, Geglu]  # noqa: UP007  (a plain `|` of classes is not one name to a JSON reader)
+FeedForward = Union[Relu, Gelu, GeluTanh, Relu2, Swiglu, Geglu, MoE]  # noqa: UP007  (a plain `|` of classes is not one name to a JSON reader)
 PositionKind = Union[Learned, Sinusoidal, Rope, Alibi, T5, NoPositions]  # noqa: UP007
 Norm = Union[LayerNorm, RMSNorm]  # noqa: UP007
+Memory = Union[NoMemory, XL, Compressive, MemoryTokens, Recurrent, KNN]  # noqa: UP007
 
 # Each slot's kinds by the word that settings, run folders and docs use for them.
 ATTENTION: dict[str, type] = {
@@ -230,11 +334,15 @@ ATTENTION: dict[str, type] = {
 }  # fmt: skip
 FEEDFORWARD: dict[str, type] = {
     "gelu": Gelu, "gelu_tanh": GeluTanh, "relu": Relu, "relu2": Relu2, "swiglu": Swiglu, "geglu": Geglu,
+    "moe": MoE,
 }  # fmt: skip
 POSITIONS: dict[str, type] = {
     "learned": Learned, "sinusoidal": Sinusoidal, "rope": Rope, "alibi": Alibi, "t5": T5, "none": NoPositions,
 }  # fmt: skip
 NORM: dict[str, type] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
+MEMORY: dict[str, type] = {
+    "none": NoMemory, "xl": XL, "compressive": Compressive, "recurrent": Recurrent, "tokens": MemoryTokens, "knn": KNN,
+}  # fmt: skip
 NORM_PLACEMENT = ("pre", "post", "sandwich")
 
 _MOST_LAYERS = 1000
@@ -276,6 +384,7 @@ class ModelSpec:
         embed_scale: what token embeddings are multiplied by.
         parallel: whether a block's halves read the same stream and are added to it together.
         loops: how many times the blocks are gone through, with the same weights.
+        memory: what goes over from one segment of a text, as long as the context, to the next.
 
     Raises:
         SettingsError: the parts can't make one model.
@@ -305,6 +414,7 @@ class ModelSpec:
     embed_scale: float = 1.0
     parallel: bool = False
     loops: int = 1
+    memory: Memory = NoMemory()
 
     def __post_init__(self):
         limits = {"vocab_size": 2**31, "embed_dim": 65536, "num_heads": 4096, "ff_dim": 2**20, "max_seq_len": 2**24}
@@ -337,10 +447,11 @@ class ModelSpec:
                 f"SCORE_CAP {self.score_cap} can't be: it is a number of 0 or more.", "use 0 for no cap; 30 is usual."
             )
         for layer in self.layers:
-            if isinstance(layer.attention, (Window, Strided, Fixed, TopK)) and layer.attention.reach > self.max_seq_len:
+            in_sight = self.max_seq_len + self.memory.kept
+            if isinstance(layer.attention, (Window, Strided, Fixed, TopK)) and layer.attention.reach > in_sight:
                 named = f"{type(layer.attention).__name__.lower()}({layer.attention.reach})"
                 raise SettingsError(
-                    f"ATTENTION {named} is wider than the context of {self.max_seq_len} tokens.",
+                    f"ATTENTION {named} is wider than the context of {in_sight} tokens.",
                     "give it a smaller number, or raise MAX_SEQ_LEN (with a text as long); softmax sees all.",
                 )
         kinds = {type(layer.attention) for layer in self.layers}
@@ -354,6 +465,16 @@ class ModelSpec:
                 raise SettingsError(
                     f"{name.upper()} is read by no layer: linear attention makes no pattern.", "leave it at 0."
                 )
+        if LinearAttention in kinds and not isinstance(self.memory, (NoMemory, KNN)):
+            raise SettingsError(
+                "linear attention keeps one sum and no keys that a memory could hold on to.",
+                "use MEMORY = 'none' or 'knn', or another ATTENTION.",
+            )
+        if self.memory.kept and isinstance(self.positions, (Learned, Sinusoidal)):
+            raise SettingsError(
+                "positions that are added to the embedding end with the context, and this memory reaches beyond it.",
+                "use POSITIONS = 'rope', 'alibi', 't5' or 'none' with MEMORY = 'xl' and 'compressive'.",
+            )
         if Differential in kinds and self.d_head % 4:
             raise SettingsError(
                 f"differential attention halves the pairs of a head, and heads are {self.d_head} wide.",
@@ -401,6 +522,23 @@ class ModelSpec:
         return len(self.layers) * self.loops
 
     @property
+    def segments(self) -> int:
+        """Through how many segments, each as long as the context, the gradient goes."""
+        return self.memory.segments if isinstance(self.memory, Recurrent) else 1
+
+    @property
+    def places(self) -> int | None:
+        """How many positions there are for tokens, those of the memory among them; None where a text has no end."""
+        match self.memory:
+            case MemoryTokens(n=tokens):
+                return tokens + self.max_seq_len
+            case Recurrent(tokens=tokens):
+                return tokens + self.max_seq_len + tokens
+            case XL() | Compressive():
+                return None
+        return self.max_seq_len
+
+    @property
     def num_layers(self) -> int:
         """Number of blocks."""
         return len(self.layers)
@@ -414,6 +552,7 @@ class ModelSpec:
         ]
         plain["positions"] = _named(self.positions, POSITIONS)
         plain["norm"] = _named(self.norm, NORM)
+        plain["memory"] = _named(self.memory, MEMORY)
         return plain
 
     @classmethod
@@ -431,6 +570,8 @@ class ModelSpec:
             )
             values["positions"] = _unnamed(plain["positions"], POSITIONS)
             values["norm"] = _unnamed(plain["norm"], NORM)
+            if "memory" in plain:
+                values["memory"] = _unnamed(plain["memory"], MEMORY)
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise SettingsError(

@@ -7,14 +7,20 @@ kept, gone back to or shared. A part per layer (here: the keys and values seen s
 Compiled code wants tensors that keep their sizes: a FixedState is the same memory with room for the whole context from
 the start, and a tensor that says which slot is next.
 
-A key's slot in the cache and its position in the text differ once a row was reset: position = slot − start of its row.
-Slots before the start get negative positions, and no query sees them.
+A token's slot is its place in the row, counted over all texts; its position is counted from the start of its own text:
+position = slot − start, and they differ once a row was reset. Slots before the start get negative positions, and no
+query sees them.
+
+A model with a memory (models/memory) reads a long text in segments. Its caches hold the keys that came over from
+earlier segments, at slots of which the state keeps a list, before those of the segment itself; memory tokens stand
+before both, and every text begins after them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -68,6 +74,10 @@ class KVCache(LayerState):
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "KVCache":
         return KVCache(change(self.keys), change(self.values))
+
+    def last(self, count: int) -> "KVCache":
+        """The newest keys and values alone."""
+        return self.map(lambda tensor: tensor[:, :, tensor.shape[2] - count :])
 
     def fixed(self, length: int, context: int, slot: Int[Tensor, "1"]) -> "FixedKVCache":
         keys, values = (one.new_zeros((*one.shape[:2], context, one.shape[3])) for one in (self.keys, self.values))
@@ -150,6 +160,31 @@ class RunningSum(LayerState):
 
 
 @dataclass(frozen=True)
+class Retrieved(LayerState):
+    """What a layer remembers that looks up similar keys of earlier segments. Keys are kept as they were before they
+    were turned: where they stood is forgotten.
+
+    Args:
+        local: what the layer remembers of this segment.
+        keys, values: this segment's, to be stored at its end.
+        stored_keys, stored_values: those of earlier segments, the last one's at the end.
+    """
+
+    local: LayerState | None
+    keys: Float[Tensor, "batch head pos d_head"]
+    values: Float[Tensor, "batch head pos d_head"]
+    stored_keys: Float[Tensor, "batch head stored d_head"]
+    stored_values: Float[Tensor, "batch head stored d_head"]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Retrieved":
+        mine = {name: change(getattr(self, name)) for name in ("keys", "values", "stored_keys", "stored_values")}
+        return Retrieved(self.local and self.local.map(change), **mine)
+
+    def reset(self, rows: Bool[Tensor, "batch"]) -> "Retrieved":
+        return replace(self, local=self.local and self.local.reset(rows))
+
+
+@dataclass(frozen=True)
 class State:
     """The memory of a whole model.
 
@@ -158,24 +193,52 @@ class State:
         length: tokens seen so far, the same for all rows.
         starts: for each row the slot at which its text begins; None means slot 0 for all. [batch]
         recent: the last tokens, as many as the model's n-grams reach back; None where nothing was seen yet.
+        segment: the slot at which the segment that is being read began.
+        past: slots of the keys in the caches that came over from earlier segments; None where none do.
+        pooled: how many of these, from the first on, stand for several tokens each.
+        tokens: the memory tokens that this segment reads; None for those that were learned.
     """
 
     layers: tuple[LayerState | None, ...]
     length: int = 0
     starts: Int[Tensor, "batch"] | None = None
     recent: Int[Tensor, "batch recent"] | None = None
+    segment: int = 0
+    past: Int[Tensor, "past"] | None = None
+    pooled: int = 0
+    tokens: Float[Tensor, "batch token d_model"] | None = None
 
     @classmethod
     def empty(cls, num_layers: int) -> "State":
         """The state of a model that has seen nothing."""
         return cls((None,) * num_layers)
 
-    def positions(self, new: int, device: torch.device) -> "Positions":
-        """Where the next `new` tokens stand, and the keys that they may look at: those seen and themselves."""
-        keys = torch.arange(self.length + new, device=device)
-        if self.starts is not None:
-            keys = keys - self.starts[:, None]
-        return Positions(query=keys[..., self.length :], key=keys)
+    def positions(self, new: int, device: torch.device, tokens: int = 0, after: int = 0) -> "Positions":
+        """Where the next `new` tokens stand, and the keys that they may look at: those seen and themselves.
+
+        Args:
+            tokens: memory tokens before the text; where its segment begins now, they are among the queries.
+            after: memory tokens that come after the new ones.
+        """
+        slots = torch.arange(self.segment, self.length + new + after, device=device)
+        queries = new + after + (tokens if self.length == self.segment else 0)
+        begin = self.starts
+        if self.past is not None:
+            slots = torch.cat([self.past, slots])
+        elif self.segment:  # nothing came over, and positions begin anew with each segment
+            begin = slots[:1] if begin is None else begin.clamp_min(self.segment)
+        keys = slots if begin is None else (slots - begin[:, None] if self.starts is not None else slots - begin)
+        if tokens:
+            keys = torch.where(keys < 0, keys, keys + tokens)
+            first = torch.arange(tokens, device=device).expand(*keys.shape[:-1], -1)
+            keys = torch.cat([first, keys], dim=-1)
+        query = keys[..., keys.shape[-1] - queries :]
+        return Positions(query, keys, tokens=tokens, segment=self.segment, starts=self.starts)
+
+    def since_start(self, new: int, device: torch.device) -> Int[Tensor, "*batch pos"]:
+        """How many tokens of its text come before each of the next `new`."""
+        slots = torch.arange(self.length, self.length + new, device=device)
+        return slots if self.starts is None else slots - self.starts[:, None]
 
     def check_room(self, new: int, context: int) -> None:
         """Raises MicroformerError if `new` more tokens are more than a context holds."""
@@ -201,6 +264,10 @@ class State:
         seen = None if recent is None else torch.cat([recent, ids], dim=1)[:, ids.shape[1] :].contiguous()
         return replace(self, layers=layers, length=self.length + ids.shape[1], recent=seen)
 
+    def next_segment(self, layers: tuple[LayerState | None, ...], **changes: Any) -> "State":
+        """The state with which the segment after this one begins."""
+        return replace(self, layers=layers, segment=self.length, **changes)
+
     def detach(self) -> "State":
         """The same memory, cut from the graph that made it."""
         return self._map(Tensor.detach)
@@ -214,9 +281,19 @@ class State:
         return self._with_rows(self._map(lambda tensor: tensor.index_select(0, rows)), lambda tensor: tensor[rows])
 
     def reset(self, rows: Bool[Tensor, "batch"]) -> "State":
-        """The memory with some rows as if they had seen nothing: their next token stands at position 0."""
+        """The memory with some rows as if they had seen nothing: their next token stands at position 0.
+
+        Raises:
+            MicroformerError: within a segment that reads what the one before it wrote into memory tokens: what the
+                rows' own tokens took from it can't be taken back.
+        """
         if not bool(rows.any()):
             return self
+        if self.tokens is not None and self.length > self.segment:
+            raise MicroformerError(
+                f"rows can't be reset {self.length - self.segment} tokens into a segment that reads a memory.",
+                "reset them where a segment begins.",
+            )
         starts = torch.zeros(len(rows), dtype=torch.long, device=rows.device) if self.starts is None else self.starts
         layers = tuple(None if part is None else part.reset(rows) for part in self.layers)
         return replace(self, layers=layers, starts=torch.where(rows, self.length, starts))
@@ -227,7 +304,28 @@ class State:
         return replace(state, starts=starts, recent=recent)
 
     def _map(self, change) -> "State":
-        return replace(self, layers=tuple(None if part is None else part.map(change) for part in self.layers))
+        layers = tuple(None if part is None else part.map(change) for part in self.layers)
+        return replace(self, layers=layers, tokens=None if self.tokens is None else change(self.tokens))
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """All of it as named tensors; `from_tensors` gives it back."""
+        return _tensors(replace(self, layers=()), "") | {
+            name: tensor
+            for number, part in enumerate(self.layers)
+            for name, tensor in _tensors(part, f"layers.{number}.").items()
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], num_layers: int) -> "State":
+        """The state that `to_tensors` took apart.
+
+        Raises:
+            KeyError, TypeError: they are no state's.
+        """
+        layers = tuple(_layer(tensors, f"layers.{number}.") for number in range(num_layers))
+        own = {name: value for name, value in tensors.items() if "." not in name}
+        whole = {name: int(own.pop(name)) for name in ("length", "segment", "pooled")}
+        return cls(layers, **whole, **own)
 
 
 @dataclass(frozen=True)
@@ -245,8 +343,11 @@ class FixedState(State):
     slot: Int[Tensor, "1"] = field(kw_only=True)
     context: int = field(kw_only=True)
 
-    def positions(self, new: int, device: torch.device) -> "Positions":
+    def positions(self, new: int, device: torch.device, tokens: int = 0, after: int = 0) -> "Positions":
         return Positions(query=self.slot, key=torch.arange(self.context, device=device), filled=False)
+
+    def since_start(self, new: int, device: torch.device) -> Int[Tensor, "pos"]:
+        return self.slot
 
     def reset(self, rows: Bool[Tensor, "batch"]) -> "State":
         raise NotImplementedError("the rows of a state of fixed size can't be reset")
@@ -268,11 +369,22 @@ class Positions:
     Args:
         query, key: their positions.
         filled: whether the keys are those seen, and not also some to come.
+        tokens: how many of the keys, from the first on, are memory tokens: every query sees them.
+        segment, starts: as the State's.
     """
 
     query: Int[Tensor, "*batch query"]
     key: Int[Tensor, "*batch key"]
     filled: bool = True
+    tokens: int = 0
+    segment: int = 0
+    starts: Int[Tensor, "batch"] | None = None
+
+    def stored(self, count: int) -> Bool[Tensor, "batch stored"] | None:
+        """Which of the last `count` tokens before this segment are of each row's own text; None for all."""
+        if self.starts is None:
+            return None
+        return torch.arange(self.segment - count, self.segment, device=self.starts.device) >= self.starts[:, None]
 
     @property
     def fresh(self) -> bool:
@@ -298,3 +410,38 @@ class Positions:
         key, query = self.key[..., None, :], self.query[..., :, None]
         visible = (key <= query) & (key >= 0)
         return torch.zeros(visible.shape, device=key.device).masked_fill_(~visible, float("-inf"))
+
+
+# What a layer's memory may be, by the names under which it is kept.
+_KINDS: dict[str, type[LayerState]] = {kind.__name__: kind for kind in (KVCache, RunningSum, Retrieved)}
+
+
+def _tensors(part: Any, prefix: str) -> dict[str, Tensor]:
+    """The tensors and whole numbers of a state or a part of one, by name; a part's kind is in its names."""
+    if part is None:
+        return {}
+    if isinstance(part, LayerState):
+        prefix += f"{type(part).__name__}."
+    found: dict[str, Tensor] = {}
+    for one in fields(part):
+        match getattr(part, one.name):
+            case Tensor() as tensor:
+                found[prefix + one.name] = tensor
+            case int() as number:
+                found[prefix + one.name] = torch.tensor(number)
+            case LayerState() as inner:
+                found |= _tensors(inner, f"{prefix}{one.name}.")
+    return found
+
+
+def _layer(tensors: Mapping[str, Tensor], prefix: str) -> LayerState | None:
+    """The part of a state that was kept under a prefix."""
+    mine = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    if not mine:
+        return None
+    kind = next(iter(mine)).partition(".")[0]
+    arguments: dict[str, Any] = {}
+    for name, tensor in mine.items():
+        first, _, inner = name.removeprefix(f"{kind}.").partition(".")
+        arguments[first] = _layer(mine, f"{kind}.{first}.") if inner else tensor
+    return _KINDS[kind](**arguments)

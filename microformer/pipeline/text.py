@@ -75,7 +75,7 @@ def stream_text(
         if not encoded:
             what = "has no character that the model knows" if prompt else "is empty"
             raise GenerationError(f"the prompt {what}.", "give at least one character of the text it learned from.")
-        if len(encoded) > run.spec.max_seq_len:
+        if len(encoded) > run.spec.max_seq_len and not run.spec.memory.carries:
             seen = len(encoded) - generation.window_start(len(encoded), run.spec.max_seq_len)
             notice(
                 f"the prompt has {len(encoded):,} tokens, more than the context of {run.spec.max_seq_len:,}; "
@@ -85,6 +85,9 @@ def stream_text(
     held = [""] * len(prompts)  # text that may be the beginning of `stop`
     open_rows = set(range(len(prompts)))
     step_of = partial(generation.next_ids, run.model, sampler)
+    if compile and run.settings.model.memory != "none":
+        notice("a model with a memory can't be compiled: its tensors change their sizes. It goes on without.")
+        compile = False
     compiled = devices.compiled(step_of, "generation", steady=True) if compile else None
     with devices.threads_for(len(ids) * run.model.num_parameters()):
         for step in generation.stream(run.model, ids, sampler, max_new_tokens, seed=seed, compiled=compiled):
@@ -111,7 +114,7 @@ def check_memory(run: Run, texts: int) -> None:
     spec = run.spec
     # Keys and values of each layer, twice: the room for them grows by doubling.
     kept = sum(not isinstance(layer.attention, LinearAttention) for layer in spec.layers) * spec.loops
-    needed = texts * kept * 2 * spec.kv_heads * spec.d_head * spec.max_seq_len * 4 * 2
+    needed = texts * kept * 2 * spec.kv_heads * spec.d_head * (spec.max_seq_len + spec.memory.kept) * 4 * 2
     if there is not None and needed > there:
         raise GenerationError(
             f"{texts:,} texts together take about {needed / 1e9:,.1f} GB, and {there / 1e9:,.1f} GB are free.",

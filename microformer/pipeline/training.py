@@ -23,7 +23,7 @@ from microformer.pipeline.text import generate
 from microformer.runs import Run
 from microformer.settings import BUDGETS, FREQUENCIES, DataSettings, Settings
 from microformer.training.averaging import Average
-from microformer.training.batches import Shuffled
+from microformer.training.batches import Shuffled, Streams
 from microformer.training.budgets import Budget, Record, steps_for
 from microformer.training.loop import Loop, Plan
 from microformer.training.observers import EarlyStopping, Observer, Row
@@ -192,7 +192,7 @@ def _train(run: Run, data: corpora.Prepared, show: bool, changed: Mapping[str, A
             model=model,
             optimizer=Optimizer(model, _recipe(training, compute)),
             average=Average(model, training.averaging),
-            batches=Shuffled(data.train, run.spec.max_seq_len, training.seed),
+            batches=_batches(run, data),
             schedule=Schedule(training.schedule, training.warmup, training.decay),
             budget=budget,
             plan=Plan(**{name: getattr(training, name) for name in Plan.__dataclass_fields__}),
@@ -201,7 +201,7 @@ def _train(run: Run, data: corpora.Prepared, show: bool, changed: Mapping[str, A
             save=lambda which: _save(run, loop, which),
             observers=observers,
             asked_to_stop=asked_to_stop,
-            loss=devices.compiled(model.loss, "the model") if machine.compile else None,
+            loss=devices.compiled(model.loss_and_state, "the model") if machine.compile else None,
         )
         try:
             _restore(run, loop, stopping)
@@ -295,6 +295,14 @@ def _validation(model: Microformer, data: corpora.Prepared) -> Callable[[], floa
     return lambda: evaluation.evaluate(model, val, prime).nats_per_token
 
 
+def _batches(run: Run, data: corpora.Prepared) -> Shuffled | Streams:
+    spec, training, order = run.spec, run.settings.training, run.settings.data.data_order
+    sample = spec.max_seq_len * spec.segments
+    if order == "streams" or (order == "auto" and spec.memory.carries):
+        return Streams(data.train, sample, training.seed, training.batch_size)
+    return Shuffled(data.train, sample, training.seed)
+
+
 def _recipe(training: settings.TrainingSettings, compute: devices.Compute) -> Recipe:
     return Recipe(
         kind=training.optimizer,
@@ -324,11 +332,10 @@ def _check_budget(chosen: Settings) -> None:
 
 
 def _budget(chosen: Settings, data: corpora.Prepared, leg: Mapping[str, Any], recorded: Record | None = None) -> Budget:
-    training = chosen.training
+    training, context = chosen.training, _context(chosen, data)
+    sample = context * settings.model_spec(chosen, 1, context).segments
     return Budget(
-        steps=steps_for(
-            training.epochs, training.max_steps, (len(data.train) - 1) / _context(chosen, data), training.batch_size
-        ),
+        steps=steps_for(training.epochs, training.max_steps, (len(data.train) - 1) / sample, training.batch_size),
         seconds=training.max_minutes * 60 or None,
         from_step=leg["from_step"],
         from_seconds=leg["from_seconds"],

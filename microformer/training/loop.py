@@ -14,8 +14,9 @@ from torch import Tensor
 
 from microformer.errors import DivergedError
 from microformer.models.model import Microformer
+from microformer.models.state import State
 from microformer.training.averaging import Average
-from microformer.training.batches import Shuffled
+from microformer.training.batches import Batch, Shuffled, Streams
 from microformer.training.budgets import Budget, Record
 from microformer.training.observers import Observer, Row
 from microformer.training.optimizers import Optimizer
@@ -82,7 +83,7 @@ class Loop:
         model, optimizer, average, batches, schedule, budget, plan: what is trained, on what and how.
         device: where batches are computed.
         evaluate: gives the validation loss of the model as it stands, in nats a token; None: there is no validation.
-        loss: what is made small, in the model's place where that was compiled: (ids, targets, mask) -> nats a token.
+        loss: what is made small, in the place of the model's `loss_and_state` where that was compiled.
         save: called with `last`, `best` or `snapshot` when that checkpoint is due.
         observers: told of every step and row.
         asked_to_stop: asked after each step; true ends the run at once, saved.
@@ -91,7 +92,7 @@ class Loop:
     model: Microformer
     optimizer: Optimizer
     average: Average
-    batches: Shuffled
+    batches: Shuffled | Streams
     schedule: Schedule
     budget: Budget
     plan: Plan
@@ -100,9 +101,10 @@ class Loop:
     save: Callable[[Literal["last", "best", "snapshot"]], None]
     observers: Sequence[Observer] = ()
     asked_to_stop: Callable[[], bool] = lambda: False
-    loss: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
+    loss: Callable[[Tensor, Tensor, Tensor | None, State | None], tuple[Tensor, State | None]] | None = None
     position: Position = field(default_factory=Position)
     record: Record = field(default_factory=Record)  # kept where the clock decides
+    remembered: dict[int, State] = field(default_factory=dict)  # of each part of a batch that will be read on
 
     def run(self) -> str:
         """Trains until the budget is used, an observer asks for the end, or the user does.
@@ -145,6 +147,8 @@ class Loop:
         """All that must be kept to go on to the same result: tensors, and plain JSON values. The weights are apart."""
         tensors = {f"optimizer/{name}": value for name, value in self.optimizer.state_dict().items()}
         tensors |= {f"average/{name}": value for name, value in self.average.state_dict().items()}
+        for part, state in self.remembered.items():
+            tensors |= {f"memory/{part}.{name}": tensor for name, tensor in state.to_tensors().items()}
         tensors["rng/cpu"] = torch.get_rng_state()
         match torch.device(self.device).type:
             case "cuda":
@@ -158,13 +162,19 @@ class Loop:
 
     def load_state(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """Goes on from what `state` gave; the model holds the weights already."""
-        parts: dict[str, dict[str, Tensor]] = {"optimizer": {}, "average": {}, "rng": {}}
+        parts: dict[str, dict[str, Tensor]] = {"optimizer": {}, "average": {}, "rng": {}, "memory": {}}
         for key, value in tensors.items():
             part, _, name = key.partition("/")
             if name:
                 parts[part][name] = value
         self.optimizer.load_state_dict(parts["optimizer"])
         self.average.load_state_dict(parts["average"])
+        memories: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["memory"].items():
+            part, _, inner = name.partition(".")
+            memories.setdefault(int(part), {})[inner] = tensor
+        depth = self.model.spec.depth
+        self.remembered = {part: State.from_tensors(inner, depth).to(self.device) for part, inner in memories.items()}
         torch.set_rng_state(parts["rng"]["cpu"])
         match torch.device(self.device).type:
             case "cuda":
@@ -192,14 +202,17 @@ class Loop:
         part = plan.batch_size // plan.accumulate
         parts = [self.batches.take(position.samples + i * part, part) for i in range(plan.accumulate)]
         tokens = sum(batch.tokens for batch in parts)
-        loss_of = self.loss or self.model.loss
+        loss_of = self.loss or self.model.loss_and_state
         loss = torch.zeros((), device=self.device)
-        for batch in parts:
+        for i, batch in enumerate(parts):
             # A part counts by its tokens, so that the parts add up to one large batch.
-            batch = batch.to(self.device)
-            share = loss_of(batch.ids, batch.targets, batch.mask) * (batch.tokens / tokens)
+            state, batch = self._memory(i, batch), batch.to(self.device)
+            share, state = loss_of(batch.ids, batch.targets, batch.mask, state)
+            share = share * (batch.tokens / max(1, tokens))
             share.backward()
             loss += share.detach()
+            if state is not None:
+                self.remembered[i] = state.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.grad_clip or float("inf"))
         self.optimizer.step()
         self.average.update()
@@ -207,6 +220,14 @@ class Loop:
         position.step += 1
         position.samples += plan.batch_size
         position.tokens += tokens
+
+    def _memory(self, part: int, batch: Batch) -> State | None:
+        """What the rows of a part of the batch remember; None where nothing is carried from batch to batch."""
+        if not self.model.spec.memory.carries:
+            return None
+        if part not in self.remembered or not bool(batch.continues.any()):
+            return self.model.empty_state()
+        return self.remembered[part].reset(~batch.continues.to(self.device))
 
     def _due(self, before: float, progress: float, finished: bool) -> set[str]:
         """What is to happen after this step: log, validate, save, snapshot."""

@@ -10,6 +10,7 @@ from microformer.errors import SettingsError
 from microformer.models.spec import ATTENTION as WORDS
 from microformer.models.spec import (
     FEEDFORWARD,
+    MEMORY,
     NORM,
     NORM_PLACEMENT,
     POSITIONS,
@@ -24,7 +25,7 @@ ATTENTION = {**{word: word for word in WORDS}, "topk": "topk(3)", "window": "win
 ATTENTION |= {"strided": "strided(3)", "fixed": "fixed(3, 1)"}
 CHOICES = {
     "attention": list(ATTENTION.values()),
-    "positions": list(POSITIONS),
+    "positions": sorted(POSITIONS, key="rope".__ne__),  # rope first: it goes with everything
     "feedforward": list(FEEDFORWARD),
     "norm_placement": NORM_PLACEMENT,
     "norm": list(NORM),
@@ -36,6 +37,7 @@ CHOICES = {
     "residual_scalars": (False, True),
     "parallel": (False, True),
     "loops": (1, 2),
+    "memory": ("none", "xl(5)", "compressive(3, 4, 2)", "recurrent(2)", "tokens(2)", "knn(12, 3)"),
     "embed_scale": (1.0, 4.0),
     "tie_embeddings": (False, True),
     "bias": (False, True),
@@ -48,7 +50,7 @@ CHOICES = {
 def spec(**chosen) -> ModelSpec | None:
     """The small model of these choices, the others at their first; None where the settings refuse them."""
     values = {name: options[0] for name, options in CHOICES.items()} | chosen
-    slots = [values.pop(name) for name in ("attention", "positions", "feedforward", "norm")]
+    slots = [values.pop(name) for name in ("attention", "positions", "feedforward", "norm", "memory")]
     try:
         parts = zip(
             per_layer(slots[0], WORDS, "ATTENTION", 2), per_layer(slots[2], FEEDFORWARD, "FEEDFORWARD", 2), strict=True
@@ -56,7 +58,8 @@ def spec(**chosen) -> ModelSpec | None:
         return ModelSpec(
             vocab_size=11, embed_dim=16, num_heads=4, ff_dim=24, max_seq_len=8, ngram_entries=50,
             layers=tuple(LayerSpec(*pair) for pair in parts),
-            positions=one(slots[1], POSITIONS, "POSITIONS"), norm=one(slots[3], NORM, "NORM"), **values,
+            positions=one(slots[1], POSITIONS, "POSITIONS"), norm=one(slots[3], NORM, "NORM"),
+            memory=one(slots[4], MEMORY, "MEMORY"), **values,
         )  # fmt: skip
     except SettingsError:
         return None

@@ -92,7 +92,7 @@ def test_in_parallel_both_halves_read_what_came_in():
     block = model.blocks[0]
 
     assert "hook_resid_mid" not in at
-    assert_close(at["hook_mlp_out"], block.feedforward(block.residual_1.read(at["hook_resid_pre"]), Scope(None)))
+    assert_close(at["hook_mlp_out"], block.feedforward(block.residual_1.read(at["hook_resid_pre"]), Scope(None))[0])
     assert_close(at["hook_resid_post"], at["hook_resid_pre"] + at["hook_attn_out"] + at["hook_mlp_out"])
 
 

@@ -14,6 +14,7 @@ from microformer.errors import SettingsError
 from microformer.models.spec import (
     ATTENTION,
     FEEDFORWARD,
+    KNN,
     NORM,
     NORM_PLACEMENT,
     POSITIONS,
@@ -25,7 +26,11 @@ from microformer.models.spec import (
     LayerNorm,
     LayerSpec,
     LinearAttention,
+    MemoryTokens,
     ModelSpec,
+    MoE,
+    NoMemory,
+    Recurrent,
     Relu2,
     RMSNorm,
     Rope,
@@ -52,7 +57,7 @@ norms = st.one_of(positive.map(LayerNorm), positive.map(RMSNorm))
 attentions = st.sampled_from(
     [Softmax(), Sparsemax(), Entmax15(), TopK(1), TopK(2), Sigmoid(), Window(1), Strided(2), Fixed(2, 1)]
 )
-layers = st.builds(LayerSpec, attentions, st.sampled_from([Gelu(), GeluTanh(), Relu2(), Swiglu()]))
+layers = st.builds(LayerSpec, attentions, st.sampled_from([Gelu(), GeluTanh(), Relu2(), Swiglu(), MoE(3, 1)]))
 
 
 @st.composite
@@ -82,6 +87,7 @@ def parts_of_a_model(draw):
         "residual_scalars": draw(st.booleans()),
         "embed_scale": draw(positive),
         "loops": draw(st.integers(1, 1000)),
+        "memory": draw(st.sampled_from([NoMemory(), MemoryTokens(3), Recurrent(2, 3), KNN(9, 2)])),
     }
 
 

@@ -107,17 +107,17 @@ def same_weights(one: Trial, other: Trial) -> bool:
 
 def poison(trial: Trial, step: int, what: str) -> None:
     """Makes the loss, or a gradient alone, of one step not finite."""
-    loss, steps = trial.model.loss, iter(range(1, 10**6))
+    loss, steps = trial.model.loss_and_state, iter(range(1, 10**6))
 
-    def poisoned(ids, targets, mask):
-        value = loss(ids, targets, mask)
+    def poisoned(*arguments):
+        value, state = loss(*arguments)
         if next(steps) == step:
             if what == "loss":
-                return value * math.nan
+                return value * math.nan, state
             value.register_hook(lambda gradient: gradient * math.inf)
-        return value
+        return value, state
 
-    trial.model.loss = poisoned
+    trial.model.loss_and_state = poisoned
 
 
 # ---------------------------------------------------------------------------------------------- what is learned

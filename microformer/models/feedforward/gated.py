@@ -6,15 +6,16 @@ Shazeer 2020, "GLU Variants Improve Transformer". Three matrices where the plain
 """
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from microformer.models.feedforward.activations import gelu
+from microformer.models.feedforward.base import FeedForward
 from microformer.models.linear import Linear
 from microformer.models.taps import Scope
 
 
-class Gated(nn.Module):
+class Gated(FeedForward):
     """Three matrices; `hook_pre` is the gate before its activation, `hook_post` the gated product.
 
     Args:
@@ -29,6 +30,8 @@ class Gated(nn.Module):
         self.W_in = Linear(embed_dim, ff_dim, bias=bias, std=embed_dim**-0.5)
         self.W_out = Linear(ff_dim, embed_dim, bias=bias, std=0.0)
 
-    def forward(self, x: Float[Tensor, "batch pos d_model"], tap: Scope) -> Float[Tensor, "batch pos d_model"]:
+    def forward(
+        self, x: Float[Tensor, "batch pos d_model"], tap: Scope
+    ) -> tuple[Float[Tensor, "batch pos d_model"], Tensor | float]:
         gate = tap("hook_pre", self.W_gate(x))
-        return self.W_out(tap("hook_post", self.act(gate) * self.W_in(x)))
+        return self.W_out(tap("hook_post", self.act(gate) * self.W_in(x))), 0.0

@@ -7,14 +7,15 @@ Vaswani et al. 2017, section 3.3.
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from microformer.models.feedforward.activations import gelu, gelu_tanh, relu2
+from microformer.models.feedforward.base import FeedForward
 from microformer.models.linear import Linear
 from microformer.models.taps import Scope
 
 
-class MLP(nn.Module):
+class MLP(FeedForward):
     """Two matrices with an activation between.
 
     Args:
@@ -28,6 +29,8 @@ class MLP(nn.Module):
         self.W_in = Linear(embed_dim, ff_dim, bias=bias, std=embed_dim**-0.5)
         self.W_out = Linear(ff_dim, embed_dim, bias=bias, std=0.0)
 
-    def forward(self, x: Float[Tensor, "batch pos d_model"], tap: Scope) -> Float[Tensor, "batch pos d_model"]:
+    def forward(
+        self, x: Float[Tensor, "batch pos d_model"], tap: Scope
+    ) -> tuple[Float[Tensor, "batch pos d_model"], Tensor | float]:
         pre = tap("hook_pre", self.W_in(x))
-        return self.W_out(tap("hook_post", self.act(pre)))
+        return self.W_out(tap("hook_post", self.act(pre))), 0.0

@@ -70,6 +70,7 @@ class Kernel(nn.Module):
         seen = self.sees(query, key)
         if seen is None:
             return order.added
+        seen[..., : order.where.tokens] = True
         unseen = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf")).unsqueeze(-3)
         return unseen if order.added is None else unseen + order.added
 

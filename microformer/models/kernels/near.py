@@ -43,7 +43,8 @@ class Near(Kernel):
         self, q: Tensor, k: Tensor, v: Tensor, order: Order, state: LayerState | None, tap: Scope
     ) -> tuple[Tensor, LayerState]:
         k, v, state = self.remember(k, v, state)
-        if order.where.fresh and not self.looked_at(tap) and q.shape[2] > self.block:
+        plain = order.where.fresh and not order.where.tokens
+        if plain and not self.looked_at(tap) and q.shape[2] > self.block:
             return self.in_parts(q, k, v, order), state
         k, v, order = self.in_reach(q, k, v, order)
         return self.as_written(q, k, v, self.added(order), tap), state

@@ -31,9 +31,10 @@ class Window(Near):
         return near | (key < self.sinks) if self.sinks else near
 
     def in_reach(self, q: Tensor, k: Tensor, v: Tensor, order: Order) -> tuple[Tensor, Tensor, Order]:
-        # Where a row's text begins, and so its sinks, is its own affair: then nothing is cut. Nor where slots are free.
+        # Where a row's text begins, and so its sinks, is its own affair: then nothing is cut. Nor where slots are free,
+        # or memory tokens come first.
         reach = self.block + q.shape[2] - 1
-        if self.sinks or not order.where.filled or k.shape[2] <= reach:
+        if self.sinks or order.where.tokens or not order.where.filled or k.shape[2] <= reach:
             return k, v, order
         return k[:, :, -reach:], v[:, :, -reach:], cut(order, slice(-reach, None))
 

@@ -15,11 +15,11 @@ def build(model: spec.ModelSpec) -> PositionKind:
     """The positions that a model's spec describes."""
     match model.positions:
         case spec.Learned():
-            return Learned(model.max_seq_len, model.embed_dim)
+            return Learned(model.places or 0, model.embed_dim)
         case spec.Sinusoidal(base=base):
-            return Sinusoidal(model.max_seq_len, model.embed_dim, base)
+            return Sinusoidal(model.places or 0, model.embed_dim, base)
         case spec.Rope(base=base, stretch=stretch):
-            return Rope(model.max_seq_len, model.d_head, base, stretch)
+            return Rope(model.places, model.d_head, base, stretch)
         case spec.Alibi():
             return Alibi(model.num_heads)
         case spec.T5(buckets=buckets, distance=distance):

@@ -13,11 +13,11 @@ from microformer.models.positions.base import PositionKind
 
 
 class Learned(PositionKind):
-    """A table of max_seq_len vectors."""
+    """A table of `places` vectors."""
 
-    def __init__(self, max_seq_len: int, embed_dim: int):
+    def __init__(self, places: int, embed_dim: int):
         super().__init__()
-        self.table = Embedding(max_seq_len, embed_dim, std=0.02)
+        self.table = Embedding(places, embed_dim, std=0.02)
 
     def embed(self, position: Int[Tensor, "*batch pos"]) -> Float[Tensor, "*batch pos d_model"]:
         # Slots before a row's start have negative positions; nobody attends to them, so any entry will do.

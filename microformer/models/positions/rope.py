@@ -17,35 +17,53 @@ from microformer.models.positions.base import PositionKind, Turn
 
 
 class Rope(PositionKind):
-    """Tables of the angles' cosines and sines for max_seq_len positions."""
+    """Turns of queries and keys.
+
+    Args:
+        places: how many positions there are, of which tables are made; None where a text has no end.
+        d_head: width of a head.
+        base, stretch: as above.
+    """
 
     cos: Tensor
     sin: Tensor
+    frequency: Tensor
     quarter_turn: Tensor
 
-    def __init__(self, max_seq_len: int, d_head: int, base: float, stretch: float = 1.0):
+    def __init__(self, places: int | None, d_head: int, base: float, stretch: float = 1.0):
         super().__init__()
         if d_head > 2:
             base = base * stretch ** (d_head / (d_head - 2))
         pairs = d_head // 2
         frequency = base ** (-2 * torch.arange(pairs) / d_head)
         frequency = torch.cat([frequency, frequency, torch.zeros(d_head - 2 * pairs)])
-        angle = torch.arange(max_seq_len)[:, None] * frequency
+        angle = torch.arange(places or 0)[:, None] * frequency
         # (x1, x2) → (−x2, x1) as a matrix: on a CPU the product is faster than moving halves about.
         quarter_turn = torch.zeros(d_head, d_head)
         quarter_turn[:pairs, pairs : 2 * pairs] = torch.eye(pairs)
         quarter_turn[pairs : 2 * pairs, :pairs] = -torch.eye(pairs)
+        self.bounded = places is not None
+        self.register_buffer("frequency", frequency, persistent=False)
         self.register_buffer("cos", angle.cos(), persistent=False)
         self.register_buffer("sin", angle.sin(), persistent=False)
         self.register_buffer("quarter_turn", quarter_turn, persistent=False)
 
     def turn(self, position: Int[Tensor, "*batch pos"], dtype: torch.dtype) -> Turn:
-        position = position.clamp_min(0)
-        tables = self.cos[position].unsqueeze(-2), self.sin[position].unsqueeze(-2), self.quarter_turn
-        tables = tuple(table.to(dtype) for table in tables)
+        cos, sin = self._table(position) if self.bounded else self._computed(position)
+        tables = tuple(table.to(dtype) for table in (cos.unsqueeze(-2), sin.unsqueeze(-2), self.quarter_turn))
 
         def turned(x: Tensor) -> Tensor:
             cos, sin, quarter_turn = (table.to(x.dtype) for table in tables)
             return torch.addcmul(x * cos, x @ quarter_turn, sin)
 
         return turned
+
+    def _table(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        position = position.clamp_min(0)
+        return self.cos[position], self.sin[position]
+
+    def _computed(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        # In doubles: by a position of some millions a float has no digits left for the angle. Apple's GPUs have none.
+        device = torch.device("cpu") if position.device.type == "mps" else position.device
+        angle = position.to(device).double().unsqueeze(-1) * self.frequency.to(device)
+        return angle.cos().float().to(position.device), angle.sin().float().to(position.device)

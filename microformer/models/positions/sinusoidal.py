@@ -13,14 +13,14 @@ from microformer.models.positions.base import PositionKind
 
 
 class Sinusoidal(PositionKind):
-    """A fixed table of max_seq_len vectors, of the size that untied embeddings start at."""
+    """A fixed table of `places` vectors, of the size that untied embeddings start at."""
 
     table: Tensor
 
-    def __init__(self, max_seq_len: int, embed_dim: int, base: float):
+    def __init__(self, places: int, embed_dim: int, base: float):
         super().__init__()
         frequency = base ** (-torch.arange(0, embed_dim, 2) / embed_dim)
-        angle = torch.arange(max_seq_len)[:, None] * frequency
+        angle = torch.arange(places)[:, None] * frequency
         table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
         self.register_buffer("table", table, persistent=False)
 

@@ -1,0 +1,44 @@
+"""What every memory may do; a kind overrides what it is about, and leaves the rest as it is here: no memory at all."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from microformer.models.state import State
+
+
+class Memory(nn.Module):
+    """Nothing goes over, and a text ends with the context."""
+
+    # Whether a text goes on past the context, segment after segment.
+    carries = False
+    # How many memory tokens stand before each segment.
+    tokens = 0
+
+    def before(self, state: State, rows: int) -> Float[Tensor, "batch token d_model"] | None:
+        """The memory tokens that a segment begins with; None for none.
+
+        Args:
+            state: of that segment, at whichever of its tokens.
+            rows: the batch.
+        """
+        return None
+
+    def after(self, state: State, rows: int) -> Float[Tensor, "batch token d_model"] | None:
+        """The memory tokens that a full segment ends with; None for none. Arguments as for `before`."""
+        return None
+
+    def between(self, state: State, written: Float[Tensor, "batch token d_model"] | None) -> State:
+        """The state that the next segment begins with.
+
+        Args:
+            state: after a full segment.
+            written: what the model made of the tokens after it, if there are any.
+        """
+        raise AssertionError("no segment follows where nothing is carried")
+
+
+def slots(state: State, device: torch.device) -> Tensor:
+    """The slots of all keys in the caches, memory tokens aside. [key]"""
+    own = torch.arange(state.segment, state.length, device=device)
+    return own if state.past is None else torch.cat([state.past, own])
