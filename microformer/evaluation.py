@@ -67,7 +67,8 @@ def evaluate(
     Args:
         model: on the device where it is to be computed; its mode (train or eval) is the caller's.
         ids: the text, as its tokenizer encoded it; may be memory-mapped.
-        prime: the token before the first one; None: the first token primes the others and is not scored.
+        prime: the token before the first one; None: the first token primes the others and is not scored. Nor is it
+            where the text is a row of examples: read from the first on, they stand in segments as in training.
         context: how much is seen before each token.
         tokens_at_once: how many tokens are computed together.
         counted: for each token whether it is scored; None: all are. [tokens]
@@ -76,7 +77,7 @@ def evaluate(
     Raises:
         DataError: there is no token to score, or a model with a memory is asked for a sliding context.
     """
-    if prime is None:
+    if prime is None or example > 1:
         prime, ids = (int(ids[0]) if len(ids) else 0), ids[1:]
         counted = None if counted is None else counted[1:]
     tokens = len(ids) if counted is None else int(counted.sum())
@@ -103,8 +104,8 @@ def evaluate(
     exact = None
     if example > 1:
         right = right if counted is None else right | ~counted
-        whole = right[: len(ids) // example * example].view(-1, example)
-        exact = float(whole.all(1).double().mean())
+        right = torch.cat([right.new_ones(1), right])  # the first example's first token was not scored
+        exact = float(right[: len(right) // example * example].view(-1, example).all(1).double().mean())
     return Loss(total / tokens, tokens, exact)
 
 

@@ -5,11 +5,13 @@ They are found as files and stay where they are; nothing here reads text.
 
 import os
 import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from microformer import files
+from microformer.corpora import tasks
 from microformer.corpora.fetching import fetch
 from microformer.errors import DataError, SettingsError, nearest, notice
 
@@ -64,8 +66,10 @@ def named(name: str) -> NamedCorpus:
     """
     if name in CORPORA:
         return CORPORA[name]
-    meant = nearest(name, CORPORA)
-    known = f"`microformer corpora` lists them: {', '.join(CORPORA)}. Your own text: microformer prepare --input FILE."
+    if (task := tasks.find(name)) is not None:
+        return NamedCorpus(task.name, (type(task).__doc__ or "").strip(), "made here")
+    meant = nearest(name, [*CORPORA, *tasks.TASKS])
+    known = f"`microformer corpora` lists them: {', '.join([*CORPORA, *tasks.TASKS])}. Your own text: microformer prepare --input FILE."
     as_a_file = " and no such file" if "." in name or "/" in name or os.sep in name else ""
     raise SettingsError(
         f'there is no corpus "{name}"{as_a_file}.', f'did you mean "{meant}"? {known}' if meant else known
@@ -102,7 +106,8 @@ def find(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
         if not cached.is_file() or files.sha256(cached) != corpus.sha256:
             fetch(corpus.url, cached, corpus.sha256, progress)
     elif not cached.is_file():
-        files.write_text(cached, _python_topics())
+        task = tasks.find(name)
+        files.write_text(cached, _python_topics() if task is None else task.text())
     return cached
 
 
@@ -118,8 +123,9 @@ def _mirrored(corpus: NamedCorpus) -> Path | None:
 
 def _cached(corpus: NamedCorpus) -> Path:
     # What is made from Python's own files is another text in another Python.
-    version = "" if corpus.url else f"-{platform.python_version()}"
-    return files.cache_folder() / "corpora" / f"{corpus.name}{version}.txt"
+    version = f"-{platform.python_version()}" if corpus.name == FALLBACK else ""
+    name = re.sub(r"\W+", "-", corpus.name).strip("-")
+    return files.cache_folder() / "corpora" / f"{name}{version}.txt"
 
 
 def _python_topics() -> str:

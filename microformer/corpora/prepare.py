@@ -20,6 +20,7 @@ from jaxtyping import Integer
 from torch import Tensor
 
 from microformer import files, tokenization
+from microformer.corpora import tasks
 from microformer.corpora.prepared import (
     FORMAT,
     MANIFEST,
@@ -262,6 +263,9 @@ def _prepare(folder: Path, source: Source, settings: dict[str, Any], progress: P
 
     with opened(source, fetching) as text:
         survey = _Survey(text, progress)
+        task = tasks.find(text.corpus)
+        if task is not None:
+            _check_task(task, settings)
         tokenizer, train_characters = _vocabulary(text, survey, source, settings)
         parts = {TRAIN: train_characters, VAL: survey.characters - train_characters}
         counts: dict[str, dict[str, int]] = {}
@@ -296,6 +300,7 @@ def _prepare(folder: Path, source: Source, settings: dict[str, Any], progress: P
             "corpus": text.corpus,
             "read": survey.read if text.kept else [],
             "settings": settings,
+            "task": {"example": task.example, "answer": task.answer} if task else None,
             "text": {"characters": survey.characters, "bytes": survey.bytes, "sha256": survey.sha256},
             "vocab_size": tokenizer.vocab_size,
             "train": counts[TRAIN],
@@ -305,6 +310,19 @@ def _prepare(folder: Path, source: Source, settings: dict[str, Any], progress: P
         },
     )
     return load_prepared(folder)
+
+
+def _check_task(task: tasks.Task, settings: dict[str, Any]) -> None:
+    if settings["tokenizer"] == "bpe":
+        raise SettingsError(
+            f"{task.name} counts its answers in characters, and TOKENIZER 'bpe' joins them.",
+            "use TOKENIZER = 'char' or 'byte'.",
+        )
+    if settings["val_fraction"] != tasks.HELD_OUT:
+        raise SettingsError(
+            f"{task.name} holds out {tasks.HELD_OUT:g} of its examples, whatever else VAL_FRACTION says.",
+            f"leave VAL_FRACTION at {tasks.HELD_OUT:g}.",
+        )
 
 
 class _Survey:

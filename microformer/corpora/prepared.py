@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Integer
+from jaxtyping import Bool, Integer
 from torch import Tensor
 
 from microformer import files, tokenization
@@ -56,6 +56,21 @@ class Prepared:
     def corpus(self) -> str:
         """What was read, in words: a corpus's name or the files."""
         return source_in_words(self.manifest, self.folder)
+
+    @property
+    def example(self) -> int:
+        """Tokens an example, where the text is a task's; 1 for other texts."""
+        return self._task["example"] if self._task else 1
+
+    def counted(self, ids: Integer[Tensor, "token"]) -> Bool[Tensor, "token"] | None:
+        """For each token of a split whether it is to be learned and scored: a task's answers; None for all."""
+        if not self._task:
+            return None
+        return torch.arange(len(ids)) % self.example >= self.example - self._task["answer"]
+
+    @property
+    def _task(self) -> dict[str, int] | None:
+        return self.manifest.get("task")  # sets made before there were tasks say nothing
 
     def summary(self) -> str:
         """What a user wants to know of a preparation: size, vocabulary, split, seconds and MB/s. Three lines."""

@@ -69,8 +69,10 @@ def memory_needed(run: Run) -> int:
 def figures(run: Run, position: Position, baselines: Mapping[str, float], data: corpora.Prepared) -> dict[str, Any]:
     """The figures that run.json keeps. Losses in nats a token."""
     losses = [row["train_loss"] for row in run.metrics if "train_loss" in row]
+    exact = [row["val_exact_match"] for row in run.metrics if row["step"] == position.best_step and data.example > 1]
     return {
         "val_loss": position.best,
+        **({"exact_match": exact[-1]} if exact else {}),  # a task's: the share of examples with no mistake
         "bits_per_char": None if position.best is None else position.best * bits_per_nat(data),
         "bits_per_nat": bits_per_nat(data),  # what a nat a token is in bits a character
         "best_step": position.best_step,
@@ -116,6 +118,8 @@ def say_end(run: Run, sample: str) -> None:
     print(f"\n{'':24}{'nats/token':>12}{'bits/char':>12}")
     for name, loss in rows.items():
         print(f"{name:24}{loss:>12.4f}{loss * found['bits_per_nat']:>12.3f}")
+    if "exact_match" in found:
+        print(f"\nexact match {found['exact_match']:.1%} of the examples held out")
     for said in judged(run):
         print("\n" + textwrap.fill(said, 80))
     if sample:

@@ -145,12 +145,13 @@ def evaluate(
         unknown: whether characters of `text` that the vocabulary lacks are refused or left out.
 
     Returns:
-        nats_per_token, bits_per_char, bits_per_byte, perplexity, tokens.
+        nats_per_token, bits_per_char, bits_per_byte, perplexity, tokens; of a task's split, exact_match too, and all of
+        it of the answers alone.
 
     Raises:
         MicroformerError: the data is another's, there is no such split, or the text has unknown characters.
     """
-    prime = None
+    prime, counted, example = None, None, 1
     if text is not None:
         text = as_read(run, text, unknown)
         ids = torch.from_numpy(run.tokenizer.encode(text))
@@ -164,16 +165,21 @@ def evaluate(
             raise DataError("the run's data has no validation split.", "use --split train, or --text FILE.")
         characters, size = data.manifest[split]["characters"], data.manifest[split]["bytes"]
         prime = int(data.train[-1]) if split == "val" else None
+        counted, example = data.counted(ids), data.example
     model = run.model
     # In the precision that the run was validated in while it trained, so that the figures agree.
     machine = run.settings.machine
     before = model.compute_dtype
     model.compute_dtype = devices.choose("cpu", machine.precision, devices.usable_cores()).torch_dtype
     try:
-        loss = evaluation.evaluate(model, ids, prime, context=context)
+        loss = evaluation.evaluate(model, ids, prime, context=context, counted=counted, example=example)
     finally:
         model.compute_dtype = before
+    if counted is not None:
+        characters = size = loss.tokens  # a token a character of ASCII
+    exact = {} if loss.exact_match is None else {"exact_match": loss.exact_match}
     return {
+        **exact,
         "nats_per_token": loss.nats_per_token,
         "bits_per_char": loss.bits_per(characters),
         "bits_per_byte": loss.bits_per(size),

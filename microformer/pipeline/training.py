@@ -258,10 +258,13 @@ def _finish(run: Run, loop: Loop, data: corpora.Prepared, how: str, show: bool) 
     position = loop.position
     if loop.record.progress:
         files.write_json(run.folder / "schedule.json", asdict(loop.record))
-    measured_on = data.train if data.val is None else data.val
+    learned, measured = (
+        ids if (counted := data.counted(ids)) is None else ids[counted]
+        for ids in (data.train, data.train if data.val is None else data.val)
+    )
     baselines = {
         "uniform": evaluation.uniform(run.spec.vocab_size),
-        "unigram": evaluation.unigram(data.train, measured_on, run.spec.vocab_size),
+        "unigram": evaluation.unigram(learned, measured, run.spec.vocab_size),
     }
     figures = report.figures(run, position, baselines, data)
     report.draw(run, baselines)
@@ -286,21 +289,27 @@ class _MetricsWriter(Observer):
         self.run.append_metrics(row)
 
 
-def _validation(model: Microformer, data: corpora.Prepared) -> Callable[[], float] | None:
+def _validation(model: Microformer, data: corpora.Prepared) -> Callable[[], Row] | None:
     val = data.val
     if val is None:
         notice("there is no validation split: nothing is validated, and the last weights are the ones kept.")
         return None
-    prime = int(data.train[-1])
-    return lambda: evaluation.evaluate(model, val, prime).nats_per_token
+    prime, counted = int(data.train[-1]), data.counted(val)
+
+    def validated() -> Row:
+        loss = evaluation.evaluate(model, val, prime, counted=counted, example=data.example)
+        exact = {} if loss.exact_match is None else {"val_exact_match": loss.exact_match}
+        return {"val_loss": loss.nats_per_token, **exact}
+
+    return validated
 
 
 def _batches(run: Run, data: corpora.Prepared) -> Shuffled | Streams:
     spec, training, order = run.spec, run.settings.training, run.settings.data.data_order
-    sample = spec.max_seq_len * spec.segments
+    sample, counted = spec.max_seq_len * spec.segments, data.counted(data.train)
     if order == "streams" or (order == "auto" and spec.memory.carries):
-        return Streams(data.train, sample, training.seed, training.batch_size)
-    return Shuffled(data.train, sample, training.seed)
+        return Streams(data.train, sample, training.seed, training.batch_size, counted, data.example)
+    return Shuffled(data.train, sample, training.seed, counted, data.example)
 
 
 def _recipe(training: settings.TrainingSettings, compute: devices.Compute) -> Recipe:

@@ -82,7 +82,8 @@ class Loop:
     Args:
         model, optimizer, average, batches, schedule, budget, plan: what is trained, on what and how.
         device: where batches are computed.
-        evaluate: gives the validation loss of the model as it stands, in nats a token; None: there is no validation.
+        evaluate: gives what a validation of the model as it stands finds: `val_loss`, in nats a token, and what else is
+            to be in the row; None: there is no validation.
         loss: what is made small, in the place of the model's `loss_and_state` where that was compiled.
         save: called with `last`, `best` or `snapshot` when that checkpoint is due.
         observers: told of every step and row.
@@ -97,7 +98,7 @@ class Loop:
     budget: Budget
     plan: Plan
     device: str
-    evaluate: Callable[[], float] | None
+    evaluate: Callable[[], Row] | None
     save: Callable[[Literal["last", "best", "snapshot"]], None]
     observers: Sequence[Observer] = ()
     asked_to_stop: Callable[[], bool] = lambda: False
@@ -268,7 +269,7 @@ class Loop:
             row = {"train_loss": last_loss, "lr": self.optimizer.highest * self._rate, "grad_norm": last_norm}
             row["tokens_per_second"] = round(speed, 1)
         if "validate" in due:
-            row["val_loss"] = self._validated()
+            row |= self._validated()
             if self.budget.on_the_clock:
                 self.record.validated.append(position.step)
             best = position.best is None or row["val_loss"] < position.best
@@ -307,18 +308,18 @@ class Loop:
         loss, norm = values[-1].tolist()
         return loss, norm
 
-    def _validated(self) -> float:
+    def _validated(self) -> Row:
         assert self.evaluate is not None
         started = time.perf_counter()
         self.model.eval()
         with self.average.in_place():
-            loss = self.evaluate()
+            found = self.evaluate()
         self.model.train()
         self._last_validation = time.perf_counter() - started
         self._validating += self._last_validation
-        if not math.isfinite(loss):
+        if not math.isfinite(found["val_loss"]):
             raise _not_finite("validation loss", self.position.step)
-        return loss
+        return found
 
     def _save(self, which: Literal["last", "best", "snapshot"]) -> None:
         if self._unchecked:

@@ -8,8 +8,8 @@ Row = dict[str, int | float]
 class Observer:
     """Sees everything, does nothing: the base of the others, and the null object.
 
-    A row holds `step`, `tokens` and `seconds`, and of `train_loss`, `val_loss`, `lr`, `grad_norm` and
-    `tokens_per_second` those measured at that step. Losses in nats a token.
+    A row holds `step`, `tokens` and `seconds`, and of `train_loss`, `val_loss`, `val_exact_match` (a task's, a share),
+    `lr`, `grad_norm` and `tokens_per_second` those measured at that step. Losses in nats a token.
     """
 
     def on_step(self, step: int, progress: float, seconds: float) -> None:

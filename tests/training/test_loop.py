@@ -78,8 +78,8 @@ class Trial:
             asked_to_stop=lambda: stop_at is not None and self.loop.position.step >= stop_at,
         )
 
-    def validated(self) -> float:
-        return evaluate(self.model, VAL, int(TRAIN[-1])).nats_per_token
+    def validated(self) -> dict[str, float]:
+        return {"val_loss": evaluate(self.model, VAL, int(TRAIN[-1])).nats_per_token}
 
     def save(self, which) -> None:
         self.saves.append((which, self.loop.position.step))
