@@ -446,7 +446,7 @@ def _corpora(args: argparse.Namespace) -> int:
             "here": str(corpora.stored(corpus.name) or "no"),
             "about": corpus.about,
         }
-        for corpus in corpora.CORPORA.values()
+        for corpus in corpora.every()
     ]
     if args.json:
         print(json.dumps(rows, indent=2))

@@ -58,6 +58,11 @@ _TABLE = (
 CORPORA = {corpus.name: corpus for corpus in _TABLE}
 
 
+def every() -> list[NamedCorpus]:
+    """All corpora that have a name, and the tasks with their usual arguments."""
+    return [*CORPORA.values(), *map(named, tasks.TASKS)]
+
+
 def named(name: str) -> NamedCorpus:
     """The corpus of that name.
 
@@ -68,8 +73,9 @@ def named(name: str) -> NamedCorpus:
         return CORPORA[name]
     if (task := tasks.find(name)) is not None:
         return NamedCorpus(task.name, (type(task).__doc__ or "").strip(), "made here")
-    meant = nearest(name, [*CORPORA, *tasks.TASKS])
-    known = f"`microformer corpora` lists them: {', '.join([*CORPORA, *tasks.TASKS])}. Your own text: microformer prepare --input FILE."
+    names = [*CORPORA, *tasks.TASKS]
+    meant = nearest(name, names)
+    known = f"`microformer corpora` lists them: {', '.join(names)}. Your own text: microformer prepare --input FILE."
     as_a_file = " and no such file" if "." in name or "/" in name or os.sep in name else ""
     raise SettingsError(
         f'there is no corpus "{name}"{as_a_file}.', f'did you mean "{meant}"? {known}' if meant else known

@@ -165,20 +165,20 @@ class Retrieved(LayerState):
     were turned: where they stood is forgotten.
 
     Args:
-        local: what the layer remembers of this segment.
         keys, values: this segment's, to be stored at its end.
         stored_keys, stored_values: those of earlier segments, the last one's at the end.
+        local: what the layer remembers of this segment besides; None where it begins.
     """
 
-    local: LayerState | None
     keys: Float[Tensor, "batch head pos d_head"]
     values: Float[Tensor, "batch head pos d_head"]
     stored_keys: Float[Tensor, "batch head stored d_head"]
     stored_values: Float[Tensor, "batch head stored d_head"]
+    local: LayerState | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Retrieved":
         mine = {name: change(getattr(self, name)) for name in ("keys", "values", "stored_keys", "stored_values")}
-        return Retrieved(self.local and self.local.map(change), **mine)
+        return Retrieved(**mine, local=self.local and self.local.map(change))
 
     def reset(self, rows: Bool[Tensor, "batch"]) -> "Retrieved":
         return replace(self, local=self.local and self.local.reset(rows))

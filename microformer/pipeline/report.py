@@ -5,8 +5,14 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from jaxtyping import Integer
+from torch import Tensor
+
 from microformer import corpora, pictures
 from microformer.errors import notice
+from microformer.models.model import Microformer
+from microformer.models.taps import Record
 from microformer.runs import Run
 from microformer.training.budgets import Budget
 from microformer.training.loop import Position
@@ -81,6 +87,20 @@ def figures(run: Run, position: Position, baselines: Mapping[str, float], data: 
     }
 
 
+@torch.no_grad()
+def expert_use(model: Microformer, ids: Integer[Tensor, "token"]) -> dict[str, list[float]]:
+    """For each layer with a mixture of experts, the share of the tokens that each expert is sent; up to 64 windows."""
+    names = [name for name in model.tap_names() if name.endswith("hook_gates")]
+    length = min(model.spec.max_seq_len, len(ids))
+    if not names:
+        return {}
+    windows = ids[: len(ids) // length * length].view(-1, length)[:64].long()
+    record = Record(names)
+    model(windows.to(next(model.parameters()).device), tap=record)
+    used = {name: (gates > 0).float().mean((0, 1)) for name, gates in record.activations.items()}
+    return {name.split(".")[1]: [round(share, 4) for share in shares.tolist()] for name, shares in used.items()}
+
+
 def draw(run: Run, baselines: Mapping[str, float]) -> None:
     """Draws the run's curves into its folder."""
     rows = run.metrics
@@ -120,10 +140,12 @@ def say_end(run: Run, sample: str) -> None:
         print(f"{name:24}{loss:>12.4f}{loss * found['bits_per_nat']:>12.3f}")
     if "exact_match" in found:
         print(f"\nexact match {found['exact_match']:.1%} of the examples held out")
+    for layer, shares in found.get("expert_use", {}).items():
+        print(f"experts of layer {layer} are sent {' '.join(f'{share:.0%}' for share in shares)} of the tokens")
     for said in judged(run):
         print("\n" + textwrap.fill(said, 80))
     if sample:
-        print(f"\na sample, temperature 0.8:\n{sample}\n")
+        print(f"\na sample, {sample}\n")
     print(f"in        {run.folder} (loss.svg, samples.txt, metrics.jsonl)")
     print(f"more text microformer generate {run.name}")
     print(f"its loss  microformer eval {run.name}")

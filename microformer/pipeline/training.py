@@ -267,16 +267,30 @@ def _finish(run: Run, loop: Loop, data: corpora.Prepared, how: str, show: bool) 
         "unigram": evaluation.unigram(learned, measured, run.spec.vocab_size),
     }
     figures = report.figures(run, position, baselines, data)
+    if use := report.expert_use(run.model, data.train if data.val is None else data.val):
+        figures["expert_use"] = use
     report.draw(run, baselines)
     sample = ""
     if how != "interrupted":
-        sample = generate(run, report.first_words(run), max_new_tokens=300)
-        files.write_text(run.folder / "samples.txt", f"step {position.step:,}, temperature 0.8\n\n{sample}\n")
+        sample = _sample(run, data)
+        files.write_text(run.folder / "samples.txt", f"step {position.step:,}, {sample}\n")
     ended = {"how": how, "at": _now(), "step": position.step, "seconds": round(position.seconds, 3)}
     run.write_info({**run.info, "ended": ended, "figures": figures})
     if show:
         report.say_end(run, sample)
     return Run(run.folder)
+
+
+def _sample(run: Run, data: corpora.Prepared) -> str:
+    """What the run writes, and how it was asked: a text at will, or a task's answer."""
+    if data.example == 1:
+        return f"temperature 0.8:\n\n{generate(run, report.first_words(run), max_new_tokens=300)}"
+    ids = (data.train if data.val is None else data.val)[: data.example]
+    counted = data.counted(ids)
+    assert counted is not None
+    question, answer = (run.tokenizer.decode(part.tolist()) for part in (ids[~counted], ids[counted]))
+    made = generate(run, question, max_new_tokens=int(counted.sum()), temperature=0.0)
+    return f"a question held out:\n\n{made}\n\nand its answer:\n\n{question}{answer}"
 
 
 class _MetricsWriter(Observer):

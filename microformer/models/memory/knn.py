@@ -7,6 +7,7 @@ shares have one; what is stored has none. Keys are stored as they were before th
 so are compared by what they say and not by where they stood.
 """
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -40,7 +41,7 @@ class KNN(Memory):
             return None
         stored = zip((part.stored_keys, part.stored_values), (part.keys, part.values), strict=True)
         keys, values = (torch.cat([old, new.detach()], dim=2)[:, :, -self.size :] for old, new in stored)
-        return Retrieved(None, keys[:, :, :0], values[:, :, :0], keys, values)
+        return Retrieved(keys[:, :, :0], values[:, :, :0], keys, values)
 
 
 class Retrieval(nn.Module):
@@ -79,15 +80,10 @@ class Retrieval(nn.Module):
             where: which segment it is, and where rows' texts begin.
         """
         if state is None:
-            return z, Retrieved(local, k, v, k[:, :, :0], v[:, :, :0])
+            return z, Retrieved(k, v, k[:, :, :0], v[:, :, :0], local)
         assert isinstance(state, Retrieved)
-        seen = Retrieved(
-            local,
-            torch.cat([state.keys, k], dim=2),
-            torch.cat([state.values, v], dim=2),
-            state.stored_keys,
-            state.stored_values,
-        )
+        keys, values = torch.cat([state.keys, k], dim=2), torch.cat([state.values, v], dim=2)
+        seen = replace(state, keys=keys, values=values, local=local)
         count = state.stored_keys.shape[2]
         if not count:
             return z, seen

@@ -1,0 +1,115 @@
+"""What memory does: a task that can't be done without one, and text.
+
+The task is copying (docs/corpora.md): eight symbols are to be repeated 55 characters after they came, by a model that
+reads 32 at a time; the share of 2,000 examples held out that are answered without a mistake, for each of three seeds.
+Guessing is right once in 518,918,400 times.
+
+The text is the head of text8, read 64 characters at a time in the same order by all; differences are paired by seed
+with their 95% intervals (docs/experiments.md). A gradient that goes through two segments takes samples of twice the
+length, so `recurrent` has half as many in a batch. Each model has one thread on a core of its own.
+
+Needs text8-head.txt in the folder that MICROFORMER_CORPORA names. Interrupted, it goes on where it stopped
+(`benchmarks/.cells`).
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import measure as shared
+
+TITLE = "Memory"
+TASK: dict[str, Any] = {
+    "corpus": "copy(length=8, distance=55)", "max_seq_len": 32, "embed_dim": 64, "num_heads": 2, "num_layers": 3,
+    "ff_dim": 128, "qk_norm": False, "max_steps": 1000, "precision": "float32",
+}  # fmt: skip
+TASK_ARMS: dict[str, dict[str, Any]] = {
+    "none": {"data_order": "streams"},
+    "xl(32)": {"memory": "xl(32)"},
+    "recurrent(8)": {"memory": "recurrent(8)"},
+    "knn(64, k=32)": {"memory": "knn(64, k=32)"},
+}
+TEXT: dict[str, Any] = {"max_seq_len": 64, "max_steps": 600, "val_fraction": 0.02}
+TEXT_ARMS: dict[str, dict[str, Any]] = {
+    "none": {"data_order": "streams"},
+    "xl(64)": {"memory": "xl(64)"},
+    "compressive(32, pooled=32, rate=4)": {"memory": "compressive(32, pooled=32, rate=4)"},
+    "recurrent(8)": {"memory": "recurrent(8)", "batch_size": 16},
+    "tokens(8)": {"memory": "tokens(8)", "data_order": "streams"},
+    "knn(512, k=16)": {"memory": "knn(512, k=16)"},
+}
+
+
+def measure(options: shared.Options) -> dict[str, Any]:
+    """For the task each arm's shares, parameters and seconds; for the text its table."""
+    from microformer import experiments
+    from microformer.runs import Run
+    from microformer.settings import Settings
+
+    seeds = [1] if options.quick else [1, 2, 3]
+    quiet = {"threads": 1, "epochs": 0.0, "eval_every": 1_000_000, "snapshots": False}
+    task = []
+    for cell in experiments.train_all(
+        Settings().changed({**quiet, **TASK}), _arms(TASK_ARMS), seeds, _folder("task"), tell=_tell
+    ):
+        info = Run(cell.run).info
+        exact = info["figures"]["exact_match"]
+        task.append({"arm": cell.arm, "exact": exact, "parameters": info["parameters"], "seconds": cell.seconds})
+    text8 = Path(os.environ["MICROFORMER_CORPORA"]) / "text8-head.txt"
+    base = Settings().changed({**quiet, **TEXT, "corpus": str(text8)})
+    cells = experiments.train_all(base, _arms(TEXT_ARMS), seeds, _folder("text"), tell=_tell)
+    losses = {name: [cell.loss for cell in cells if cell.arm == name] for name in TEXT_ARMS}
+    return {"task": task, "table": experiments.markdown(cells), "losses": losses}
+
+
+def _arms(changes: dict[str, dict[str, Any]]) -> list[Any]:
+    from microformer import experiments
+
+    return [experiments.Arm(name, change) for name, change in changes.items()]
+
+
+def _folder(name: str) -> Path:
+    folder = shared.CLONE / "benchmarks" / ".cells" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _tell(cell: Any) -> None:
+    print(f"{cell.arm}, seed {cell.seed}: {cell.loss:.4f} in {cell.seconds:.0f} s {cell.failed or ''}", flush=True)
+
+
+def page(found: dict[str, Any]) -> str:
+    """The section of BENCHMARKS.md."""
+    rows = ["| memory | parameters | exact match, by seed | seconds |", "|---|---|---|---|"]
+    for name in dict.fromkeys(one["arm"] for one in found["task"]):
+        cells = [one for one in found["task"] if one["arm"] == name]
+        exact = " · ".join(f"{one['exact']:.1%}" for one in cells)
+        seconds = sum(one["seconds"] for one in cells) / len(cells)
+        rows.append(f"| {name} | {cells[0]['parameters']:,} | {exact} | {seconds:.0f} |")
+    steps = f"Copying, after {TASK['max_steps']:,} steps:"
+    return "\n".join([steps, "", *rows, "", f"text8's head, after {TEXT['max_steps']:,} steps:", "", found["table"]])
+
+
+def draw(found: dict[str, Any], folder: Path) -> str:
+    """The shares of the task as bars, a dot a seed."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(one["arm"] for one in found["task"]))
+    of = {name: [100 * one["exact"] for one in found["task"] if one["arm"] == name] for name in names}
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.bar(names, [sum(of[name]) / len(of[name]) for name in names], width=0.55, color="#7aa6d6")
+    for place, name in enumerate(names):
+        axes.plot([place] * len(of[name]), of[name], "o", color="#1f4e79", markersize=5, clip_on=False)
+    axes.set_ylabel("examples without a mistake (%)")
+    axes.set_ylim(0, 105)
+    axes.set_title("Copying 55 characters back, with a context of 32")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(folder / "memory.png", dpi=150)
+    figure.savefig(folder / "memory.svg")
+    return "memory.png"
+
+
+if __name__ == "__main__":
+    shared.main(sys.modules[__name__])
