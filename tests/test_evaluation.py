@@ -10,8 +10,8 @@ from torch.testing import assert_close
 from microformer import evaluation
 from microformer.errors import DataError
 from microformer.evaluation import Loss, evaluate, uniform, unigram
-from microformer.models.model import Microformer
-from microformer.models.spec import Gelu, LayerSpec, Learned, ModelSpec, RMSNorm, Softmax
+from microformer.models.model import Microformer, Output
+from microformer.models.spec import MEMORY, Gelu, LayerSpec, Learned, ModelSpec, RMSNorm, Rope, Softmax, one
 
 VOCAB = 11
 
@@ -160,3 +160,75 @@ def test_counts_in_pieces_are_those_of_the_whole():
     counts = evaluation._counts(ids, VOCAB, piece=7)
 
     assert counts.tolist() == np.bincount(ids.numpy(), minlength=VOCAB).tolist()
+
+
+# ---------------------------------------------------------------------------------------------------------- memory
+
+
+def remembering(memory="xl(6)", context=6):
+    layers = (LayerSpec(Softmax(), Gelu()),) * 2
+    model = Microformer(
+        ModelSpec(VOCAB, 16, 2, 24, context, layers, Rope(), RMSNorm(), memory=one(memory, MEMORY, "MEMORY"))
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    return model.eval()
+
+
+@pytest.mark.parametrize("memory", ["xl(6)", "compressive(3, 4, 2)", "recurrent(2)", "knn(20, 3)"])
+def test_a_model_with_a_memory_is_scored_as_it_reads_on(memory):
+    model, ids = remembering(memory), random_ids(50)
+    with torch.no_grad():
+        logits = model(torch.cat([torch.tensor([3]), ids[:-1]])[None]).logits[0]
+
+    loss = evaluate(model, ids, 3)
+
+    assert loss.tokens == 50
+    assert loss.nats_per_token == pytest.approx(torch.nn.functional.cross_entropy(logits, ids).item(), rel=1e-5)
+
+
+def test_long_texts_are_read_in_stretches_each_token_once(monkeypatch):
+    model = remembering()
+    length = 6 * 64 * 3 + 17
+    text, scored = torch.arange(length), []
+    monkeypatch.setattr(
+        Microformer, "forward", lambda self, ids, state=None, tap=None: Output(ids[..., None], state, 0)
+    )
+    monkeypatch.setattr(
+        evaluation, "token_losses", lambda logits, targets: scored.append((logits[..., 0], targets)) or targets * 0.0
+    )
+
+    evaluate(model, text, -1)
+
+    read, targets = (torch.cat([pair[i].flatten() for pair in scored]) for i in (0, 1))
+    assert sorted(targets.tolist()) == list(range(length))
+    assert torch.equal(read.long(), targets - 1)
+
+
+def test_a_model_with_a_memory_has_no_sliding_context():
+    with pytest.raises(DataError, match="no sliding context"):
+        evaluate(remembering(), random_ids(50), 3, context="sliding")
+
+
+def test_of_a_task_only_what_counts_is_scored_and_an_example_is_right_where_all_of_it_is(monkeypatch):
+    """Ten examples of six tokens whose last two count; the stand-in knows every token but two."""
+    ids = torch.arange(60) % VOCAB
+    wrong = {3 * 6 + 5, 7 * 6 + 1}  # the one counts, the other doesn't
+
+    def knowing(self, read, state=None, tap=None):
+        at = knowing.at[: read.numel()].view_as(read)
+        knowing.at = knowing.at[read.numel() :]
+        logits = 50 * torch.nn.functional.one_hot((read + 1) % VOCAB, VOCAB).float()
+        for place in wrong:
+            logits[at == place - 1] = logits[at == place - 1].roll(1, -1)
+        return Output(logits, state, 0.0)
+
+    knowing.at = torch.arange(59)
+    monkeypatch.setattr(Microformer, "forward", knowing)
+
+    loss = evaluate(small_model(), ids, 9, counted=torch.arange(60) % 6 >= 4, example=6)
+
+    assert loss.tokens == 20
+    assert loss.exact_match == pytest.approx(0.9)
+    assert loss.nats_per_token == pytest.approx(50 / 20, rel=1e-3)

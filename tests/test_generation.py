@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from microformer.errors import GenerationError
 from microformer.generation import Sampler, next_ids, stream, window_start
 from microformer.models.model import Microformer
-from microformer.models.spec import Gelu, LayerSpec, Learned, ModelSpec, RMSNorm, Rope, Softmax
+from microformer.models.spec import MEMORY, Gelu, LayerSpec, Learned, ModelSpec, RMSNorm, Rope, Softmax, one
 
 VOCAB, CONTEXT = 11, 8
 
@@ -52,6 +52,18 @@ def test_the_cache_changes_no_token_within_the_context_and_far_beyond_it(positio
 
     assert cached == generated(model, [prompt], new=2 * CONTEXT, use_cache=False)
     assert len(cached[0]) == 2 * CONTEXT
+
+
+@pytest.mark.parametrize("memory", ["xl(5)", "compressive(3, 4, 2)", "recurrent(2)", "tokens(2)", "knn(20, 3)"])
+@pytest.mark.parametrize("length", [1, 8, 9, 30])
+def test_a_memory_goes_on_without_end_with_and_without_the_cache(memory, length):
+    model = small_model(memory=one(memory, MEMORY, "MEMORY"))
+    prompt = [(3 * i) % VOCAB for i in range(length)]
+
+    cached = generated(model, [prompt, prompt[:1]], new=3 * CONTEXT)
+
+    assert cached == generated(model, [prompt, prompt[:1]], new=3 * CONTEXT, use_cache=False)
+    assert cached[0] == generated(model, [prompt], new=3 * CONTEXT)[0]
 
 
 @pytest.mark.parametrize("context", [1, 3, 8])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microformer.errors import TrainingError
-from microformer.training.batches import Batch, Shuffled, permuted
+from microformer.training.batches import Batch, Shuffled, Streams, permuted
 
 sizes = st.integers(2, 300)
 contexts = st.integers(1, 40)
@@ -134,3 +134,66 @@ def test_a_batch_moves_with_all_its_parts():
     batch = Shuffled(text(4), 10, seed=1).take(0, 2).to("meta")
 
     assert {part.device.type for part in (batch.ids, batch.targets, batch.mask, batch.continues)} == {"meta"}
+
+
+rows = st.integers(1, 9)
+
+
+@settings(deadline=None)
+@given(sizes, contexts, seeds, rows, st.integers(0, 3))
+def test_streams_bring_every_target_exactly_once_an_epoch(length, context, seed, rows, epoch):
+    batches = Streams(text(length), context, seed, rows)
+
+    batch = batches.take(epoch * batches.samples_per_epoch, batches.samples_per_epoch)
+
+    assert sorted(targets_of(batch)) == list(range(1, length))
+
+
+@settings(deadline=None)
+@given(sizes, contexts, seeds, rows, st.integers(0, 40))
+def test_a_row_goes_on_where_it_stopped_or_says_that_it_does_not(length, context, seed, rows, turn):
+    batches = Streams(text(length), context, seed, rows)
+
+    before, after = (batches.take(i * rows, rows) for i in (turn, turn + 1))
+
+    assert not batches.take(0, rows).continues.any()
+    goes_on = after.ids[:, 0] == before.targets[:, -1] % (length - 1)
+    assert goes_on[after.continues].all()
+    assert after.continues.all() == ((turn + 1) * rows % batches.samples_per_epoch != 0)
+
+
+@settings(deadline=None)
+@given(sizes, contexts, seeds, rows, st.integers(0, 1000), st.integers(0, 20), st.integers(0, 20))
+def test_streams_are_the_same_however_they_are_taken(length, context, seed, rows, first, some, more):
+    batches = Streams(text(length), context, seed, rows)
+
+    whole, parts = batches.take(first, some + more), [batches.take(first, some), batches.take(first + some, more)]
+
+    assert torch.equal(whole.ids, torch.cat([part.ids for part in parts]))
+    assert torch.equal(whole.continues, torch.cat([part.continues for part in parts]))
+    assert [*targets_of(parts[0]), *targets_of(parts[1])] == targets_of(whole)
+
+
+@pytest.mark.parametrize("context", [3, 6, 12, 24])
+@pytest.mark.parametrize("rows", [1, 4, 5])
+def test_examples_are_cut_at_their_ends_and_what_does_not_count_is_left_out(context, rows):
+    tokens = torch.arange(12 * 10)
+    counted = tokens % 12 >= 9
+    for batches in (
+        Shuffled(tokens, context, 1, counted, example=12),
+        Streams(tokens, context, 1, rows, counted, example=12),
+    ):
+        epoch = batches.take(0, batches.samples_per_epoch)
+
+        assert sorted(targets_of(epoch)) == tokens[counted].tolist()
+        assert epoch.tokens == counted.sum()
+        assert (epoch.ids[:, 0] % min(context, 12)).eq(0).all()
+
+
+def test_rows_shorter_than_an_example_are_at_different_parts_of_it():
+    tokens = torch.arange(64 * 100)
+    batches = Streams(tokens, 32, 1, 8, tokens % 64 >= 56, example=64)
+
+    counts = [batches.take(turn * 8, 8).tokens for turn in range(20)]
+
+    assert set(counts) == {4 * 8}  # half of the rows have their answers in each batch

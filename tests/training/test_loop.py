@@ -10,11 +10,12 @@ from torch.testing import assert_close
 
 from microformer.errors import TrainingError
 from microformer.evaluation import evaluate
+from microformer.models import spec as parts_of
 from microformer.models.model import Microformer
 from microformer.models.spec import Gelu, LayerSpec, ModelSpec, RMSNorm, Rope, Softmax
 from microformer.training import loop as loop_module
 from microformer.training.averaging import Average
-from microformer.training.batches import Shuffled
+from microformer.training.batches import Shuffled, Streams
 from microformer.training.budgets import Budget, Record
 from microformer.training.loop import Loop, Plan
 from microformer.training.observers import EarlyStopping, Observer
@@ -56,10 +57,23 @@ class Trial:
 
     def __init__(
         self, steps=24, dropout=0.0, averaging=0.0, kind="muon", rate="auto", warmup=0.1, budget=None, validate=True,
-        observers=None, stop_at=None, **plan,
+        observers=None, stop_at=None, memory="none", **plan,
     ):  # fmt: skip
         layers = (LayerSpec(Softmax(), Gelu()),)
-        self.model = Microformer(ModelSpec(VOCAB, 16, 2, 24, CONTEXT, layers, Rope(), RMSNorm(), dropout=dropout), 1)
+        spec = ModelSpec(
+            VOCAB,
+            16,
+            2,
+            24,
+            CONTEXT,
+            layers,
+            Rope(),
+            RMSNorm(),
+            dropout=dropout,
+            memory=parts_of.one(memory, parts_of.MEMORY, "MEMORY"),
+        )
+        self.model = Microformer(spec, 1)
+        rows, sample = plan.get("batch_size", 4), CONTEXT * spec.segments
         self.saves: list[tuple[str, int]] = []
         self.kept: dict[str, bytes] = {}
         self.rows = Rows()
@@ -67,7 +81,7 @@ class Trial:
             model=self.model,
             optimizer=Optimizer(self.model, Recipe(kind, rate, 0.01, 0.95, (0.9, 0.95))),
             average=Average(self.model, averaging),
-            batches=Shuffled(TRAIN, CONTEXT, 1),
+            batches=Streams(TRAIN, sample, 1, rows) if spec.memory.carries else Shuffled(TRAIN, sample, 1),
             schedule=Schedule("linear", warmup, 0.4),
             budget=budget or Budget(steps),
             plan=Plan(**{"batch_size": 4, "snapshots": False, "log_every": 5, **plan}),
@@ -251,7 +265,7 @@ def test_without_a_validation_split_there_is_none_and_the_last_weights_are_kept(
 def test_the_best_the_snapshots_and_the_last_are_saved_in_this_order_when_they_are_due():
     trial = Trial(steps=10, eval_every=4, checkpoint_every=3, snapshots=True)
     losses = iter([2.0, 3.0, 1.0])
-    trial.loop.evaluate = lambda: next(losses)
+    trial.loop.evaluate = lambda: {"val_loss": next(losses)}
     trial.run()
 
     assert trial.saves == [
@@ -287,7 +301,7 @@ def test_validation_the_best_and_the_snapshots_use_the_averaged_weights_and_the_
     assert not torch.equal(trial.weights_of("last")["embed.weight"], averaged["embed.weight"])
     with trial.loop.average.in_place():
         trial.model.eval()
-        assert trial.validated() == trial.loop.position.best
+        assert trial.validated()["val_loss"] == trial.loop.position.best
     tensors = torch.load(io.BytesIO(trial.kept["last"]), weights_only=True)[1]
     assert all(torch.equal(tensors[f"average/{name}"], averaged[name]) for name in averaged)
 
@@ -316,7 +330,7 @@ def test_an_interruption_saves_nothing_that_is_not_finite_either():
 
 def test_a_validation_that_is_not_finite_is_no_best():
     trial = Trial(steps=8, eval_every=4)
-    trial.loop.evaluate = lambda: math.nan
+    trial.loop.evaluate = lambda: {"val_loss": math.nan}
 
     with pytest.raises(TrainingError, match="the validation loss of step 4 is not a finite number"):
         trial.run()
@@ -329,7 +343,7 @@ def test_a_validation_that_is_not_finite_is_no_best():
 def test_an_observer_may_end_it_and_its_reason_is_the_answer():
     trial = Trial(steps=50, eval_every=2, observers=[EarlyStopping(patience=3)])
     losses = iter([2.0, 1.0, *[1.5] * 30])
-    trial.loop.evaluate = lambda: next(losses)
+    trial.loop.evaluate = lambda: {"val_loss": next(losses)}
 
     assert trial.run() == "validation has not improved 3 times in a row"
     assert trial.loop.position.step == 10
@@ -504,3 +518,55 @@ def test_the_speed_counts_neither_validations_nor_saving(monkeypatch):
 
     speeds = {row["tokens_per_second"] for row in trial.rows.rows if "tokens_per_second" in row}
     assert speeds == {4 * CONTEXT / 2.0}
+
+
+# ---------------------------------------------------------------------------------------------------------- memory
+
+CARRIED = ["xl(6)", "compressive(3, 4, 2)", "recurrent(2)", "knn(20, 3)"]
+
+
+@pytest.mark.parametrize("memory", CARRIED)
+@pytest.mark.parametrize("stop", [1, 7, 13])
+def test_what_is_remembered_survives_a_resume(memory, stop):
+    whole, first = Trial(memory=memory), Trial(memory=memory, stop_at=stop)
+    whole.run()
+    assert first.run() == "interrupted"
+
+    second = Trial(memory=memory).resume_from(first)
+    second.run()
+
+    assert same_weights(second, whole)
+
+
+@pytest.mark.parametrize("memory", CARRIED)
+def test_parts_of_a_batch_have_memories_of_their_own(memory):
+    whole, parts = Trial(memory=memory, steps=6), Trial(memory=memory, steps=6, accumulate=2)
+
+    whole.run()
+    parts.run()
+
+    for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        assert_close(one, other, rtol=1e-3, atol=1e-3)
+    assert set(parts.loop.remembered) == {0, 1}
+
+
+def test_a_memory_is_read_on_and_begins_anew_with_each_epoch():
+    trial = Trial(memory="xl(6)", steps=40)  # an epoch is 19 steps of 4 rows
+    starts = []
+    real = trial.model.loss_and_state
+    trial.model.loss_and_state = lambda ids, targets, mask, state: (
+        starts.append(state.length) or real(ids, targets, mask, state)
+    )
+
+    trial.run()
+
+    steps = trial.loop.batches.samples_per_epoch // 4
+    assert starts == [CONTEXT * (i % steps) for i in range(40)]
+
+
+def test_what_is_remembered_holds_no_graph():
+    trial = Trial(memory="recurrent(2)", steps=3)
+
+    trial.run()
+
+    assert not any(tensor.requires_grad for tensor in trial.loop.remembered[0].to_tensors().values())
