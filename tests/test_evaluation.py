@@ -193,7 +193,7 @@ def test_long_texts_are_read_in_stretches_each_token_once(monkeypatch):
     length = 6 * 64 * 3 + 17
     text, scored = torch.arange(length), []
     monkeypatch.setattr(
-        Microformer, "forward", lambda self, ids, state=None, tap=None: Output(ids[..., None], state, 0)
+        Microformer, "forward", lambda self, ids, state=None, tap=None: Output(ids[..., None].float(), state, 0.0)
     )
     monkeypatch.setattr(
         evaluation, "token_losses", lambda logits, targets: scored.append((logits[..., 0], targets)) or targets * 0.0

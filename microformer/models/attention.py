@@ -17,7 +17,7 @@ from microformer.models import kernels, memory, spec
 from microformer.models.linear import Linear
 from microformer.models.norms import RMSNorm
 from microformer.models.positions import Order
-from microformer.models.state import LayerState
+from microformer.models.state import LayerState, Retrieved
 from microformer.models.taps import Scope
 
 
@@ -62,7 +62,8 @@ class Attention(nn.Module):
         if self.retrieval is None:
             z, seen = self.kernel(q, k, v, order, state, tap)
         else:
-            z, local = self.kernel(q, k, v, order, None if state is None else state.local, tap)
+            local = state.local if isinstance(state, Retrieved) else None
+            z, local = self.kernel(q, k, v, order, local, tap)
             q, k = (one.transpose(1, 2) for one in unturned)
             z, seen = self.retrieval(z, q, k, v, state, local, order.where)
         z = tap("hook_z", z.transpose(1, 2)).flatten(-2)

@@ -9,6 +9,7 @@ and nothing else: what it remembers between calls is a State that the caller han
 it is a tap.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -246,7 +247,7 @@ class Microformer(nn.Module):
         after = ["hook_mlp_out", "hook_resid_post"]
         names = ["hook_embed", *(["hook_pos_embed"] if self.positions.embeds else [])]
         for i in range(self.spec.depth):
-            thought = self.blocks[i % len(self.blocks)].feedforward.tap_names  # type: ignore[union-attr]
+            thought: Sequence[str] = self.blocks[i % len(self.blocks)].feedforward.tap_names  # type: ignore[assignment, union-attr]
             names += [f"blocks.{i}.{name}" for name in (*block, *(f"mlp.{name}" for name in thought), *after)]
         return [*names, "ln_final.hook_normalized"]
 

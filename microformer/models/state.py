@@ -18,7 +18,7 @@ before both, and every text begins after them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -323,9 +323,9 @@ class State:
             KeyError, TypeError: they are no state's.
         """
         layers = tuple(_layer(tensors, f"layers.{number}.") for number in range(num_layers))
-        own = {name: value for name, value in tensors.items() if "." not in name}
-        whole = {name: int(own.pop(name)) for name in ("length", "segment", "pooled")}
-        return cls(layers, **whole, **own)
+        own: dict[str, Any] = {name: value for name, value in tensors.items() if "." not in name}
+        own |= {name: int(own[name]) for name in ("length", "segment", "pooled")}
+        return cls(layers, **own)
 
 
 @dataclass(frozen=True)
@@ -418,7 +418,7 @@ _KINDS: dict[str, type[LayerState]] = {kind.__name__: kind for kind in (KVCache,
 
 def _tensors(part: Any, prefix: str) -> dict[str, Tensor]:
     """The tensors and whole numbers of a state or a part of one, by name; a part's kind is in its names."""
-    if part is None:
+    if not is_dataclass(part):
         return {}
     if isinstance(part, LayerState):
         prefix += f"{type(part).__name__}."

@@ -31,7 +31,7 @@ class Compressive(Memory):
         super().__init__()
         self.length, self.pooled, self.rate = length, pooled, rate
 
-    def between(self, state: State, written: None) -> State:
+    def between(self, state: State, written: Tensor | None) -> State:
         caches = cast(tuple[KVCache, ...], state.layers)
         past = slots(state, caches[0].keys.device)
         pooled = state.pooled

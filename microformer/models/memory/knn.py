@@ -33,7 +33,7 @@ class KNN(Memory):
         super().__init__()
         self.size = size
 
-    def between(self, state: State, written: None) -> State:
+    def between(self, state: State, written: Tensor | None) -> State:
         return state.next_segment(tuple(self._stored(one) for one in state.layers))
 
     def _stored(self, part: LayerState | None) -> LayerState | None:

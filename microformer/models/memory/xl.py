@@ -10,6 +10,8 @@ into the last segment: the loop cuts it between batches.
 
 from typing import cast
 
+from torch import Tensor
+
 from microformer.models.memory.base import Memory, slots
 from microformer.models.state import KVCache, State
 
@@ -27,7 +29,7 @@ class XL(Memory):
         super().__init__()
         self.length = length
 
-    def between(self, state: State, written: None) -> State:
+    def between(self, state: State, written: Tensor | None) -> State:
         caches = cast(tuple[KVCache, ...], state.layers)
         past = slots(state, caches[0].keys.device)[-self.length :]
         return state.next_segment(tuple(one.last(len(past)) for one in caches), past=past)
