@@ -53,6 +53,21 @@ def page(benchmarks: Sequence[ModuleType]) -> str:
     return "\n".join(parts)
 
 
+def page_of_components() -> str:
+    """docs/components.md, the section on components for those who look for it there."""
+    kept = json.loads((measure.RESULTS / "components.json").read_text(encoding="utf-8"))
+    components = importlib.import_module("components")
+    on = kept["machine"]
+    return f"""# components: what each does to the loss
+
+{(components.__doc__ or "").strip()}
+
+`python benchmarks/components.py` measures it again. Measured on {on["processor"]} with PyTorch {on["torch"]},
+{on["date"]}, at {on["microformer"]}. What each word stands for: [models.md](models.md).
+
+{components.page(kept["found"])}"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="measure nothing, write BENCHMARKS.md from the results")
@@ -65,6 +80,7 @@ def main() -> None:
                 measure.run(one, chosen)
     if not chosen.quick:
         (measure.CLONE / "BENCHMARKS.md").write_text(page(benchmarks), encoding="utf-8")
+        (measure.CLONE / "docs" / "components.md").write_text(page_of_components(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -407,16 +407,21 @@ def _check_together(settings: Settings) -> None:
             f"BATCH_SIZE {training.batch_size} can't be computed in {training.accumulate} equal parts.",
             "let ACCUMULATE divide BATCH_SIZE.",
         )
-    memory = model_spec(settings, vocab_size=1).memory
-    if memory.carries and settings.data.data_order == "shuffled":
+    model = model_spec(settings, vocab_size=1)
+    if model.memory.carries and settings.data.data_order == "shuffled":
         raise SettingsError(
             f"MEMORY {settings.model.memory} goes over to the text's next segment, and DATA_ORDER 'shuffled' has none.",
             "leave DATA_ORDER at 'auto', which reads on, or set MEMORY to 'none'.",
         )
-    if memory.carries and settings.machine.compile:
+    if settings.machine.compile and model.memory.carries:
         raise SettingsError(
             f"COMPILE wants a model whose tensors keep their sizes, and MEMORY {settings.model.memory} grows.",
             "leave COMPILE at False, or set MEMORY to 'none'.",
+        )
+    if settings.machine.compile and any(isinstance(layer.feedforward, spec.MoE) for layer in model.layers):
+        raise SettingsError(
+            "COMPILE wants a model whose tensors keep their sizes, and moe's experts get more tokens or fewer.",
+            "leave COMPILE at False, or choose another FEEDFORWARD.",
         )
 
 

@@ -483,3 +483,34 @@ def test_the_model_that_settings_describe():
 def test_reading_a_config_says_what_it_says_and_no_more():
     assert read_config(write_config("SEED = 5\nEPOCHS = 12.0")) == {"seed": 5, "epochs": 12.0}
     assert read_config(None) == {"seed": 5, "epochs": 12.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"memory": "xl", "data_order": "shuffled"}, "DATA_ORDER 'shuffled' has none"),
+        ({"memory": "knn", "data_order": "shuffled"}, "DATA_ORDER 'shuffled' has none"),
+        ({"memory": "xl", "positions": "learned"}, "end with the context"),
+        ({"memory": "compressive", "positions": "sinusoidal"}, "end with the context"),
+        ({"memory": "tokens", "attention": "linear"}, "linear attention keeps one sum"),
+        ({"memory": "recurrent(8, segments=1)"}, "SEGMENTS 1 can't be"),
+        ({"memory": "knn(4, 9)"}, "K 9 can't be"),
+        ({"memory": "compressive(rate=1)"}, "RATE 1 can't be"),
+        ({"memory": "xl*2"}, "names 2 components"),
+        ({"memory": "xl", "compile": True}, "MEMORY xl grows"),
+        ({"feedforward": "moe", "compile": True}, "moe's experts get more tokens or fewer"),
+        ({"feedforward": "moe(2, 3)"}, "K 3 can't be"),
+        ({"feedforward": "moe(balance=-1)"}, "balance -1"),
+        ({"memory": "xl(100)", "attention": "window(300)"}, "wider than the context of 228 tokens"),
+    ],
+    ids=str,
+)
+def test_memories_and_experts_that_can_not_be_are_refused_when_settings_are_read(changes, message):
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        Settings().changed(changes)
+
+
+def test_a_memory_lets_a_window_reach_beyond_the_context_and_knn_goes_with_linear_attention():
+    Settings().changed({"memory": "xl(200)", "attention": "window(300)"})
+    Settings().changed({"memory": "knn", "attention": "linear"})
+    Settings().changed({"memory": "recurrent", "positions": "learned"})

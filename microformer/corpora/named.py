@@ -72,7 +72,7 @@ def named(name: str) -> NamedCorpus:
     if name in CORPORA:
         return CORPORA[name]
     if (task := tasks.find(name)) is not None:
-        return NamedCorpus(task.name, (type(task).__doc__ or "").strip(), "made here")
+        return NamedCorpus(task.name, task.about, "made here")
     names = [*CORPORA, *tasks.TASKS]
     meant = nearest(name, names)
     known = f"`microformer corpora` lists them: {', '.join(names)}. Your own text: microformer prepare --input FILE."

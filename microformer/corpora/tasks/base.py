@@ -4,6 +4,7 @@ import hashlib
 import random
 from abc import ABC, abstractmethod
 from dataclasses import fields
+from typing import ClassVar
 
 from microformer.errors import DataError
 
@@ -16,7 +17,10 @@ _TRIES = 20
 
 
 class Task(ABC):
-    """A kind of question with known answers. Its examples are `question` and `answer` after one another."""
+    """A kind of question with known answers. An example ends with its answer."""
+
+    # What it is, in a line.
+    about: ClassVar[str]
 
     @property
     @abstractmethod

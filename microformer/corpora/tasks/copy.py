@@ -8,6 +8,7 @@ remembers nothing of what came before, can only guess: one right answer in symbo
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from microformer.corpora.tasks.base import Draw, Task
 from microformer.errors import SettingsError
@@ -24,6 +25,8 @@ class Copy(Task):
         distance: characters from a symbol to its copy.
         symbols: how many different ones there are.
     """
+
+    about: ClassVar[str] = "a task: symbols, a wait, and the same symbols again, to be copied `distance` characters on"
 
     length: int = 8
     distance: int = 119
