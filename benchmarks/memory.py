@@ -33,7 +33,7 @@ TASK_ARMS: dict[str, dict[str, Any]] = {
     "3 layers: xl(32)": {**_WIDE, "memory": "xl(32)"},
     "3 layers: recurrent(8)": {**_WIDE, "memory": "recurrent(8)"},
     "2 layers, pairs: none": {**_ONE_HEAD, "data_order": "streams"},
-    "2 layers, pairs: knn(64, k=32)": {**_ONE_HEAD, "memory": "knn(64, k=32)"},
+    "2 layers, pairs: knn(32, k=16)": {**_ONE_HEAD, "memory": "knn(32, k=16)"},
 }
 TEXT: dict[str, Any] = {"max_seq_len": 64, "max_steps": 600, "val_fraction": 0.02}
 TEXT_ARMS: dict[str, dict[str, Any]] = {
@@ -118,9 +118,11 @@ def draw(found: dict[str, Any], folder: Path) -> str:
 
     names = list(dict.fromkeys(one["arm"] for one in found["task"]))
     of = {name: [100 * one["exact"] for one in found["task"] if one["arm"] == name] for name in names}
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
-    axes.bar(names, [sum(of[name]) / len(of[name]) for name in names], width=0.55, color="#7aa6d6")
+    heights = [sum(of[name]) / len(of[name]) for name in names]
+    axes.bar(range(len(names)), heights, width=0.55, color="#7aa6d6")
+    axes.set_xticks(range(len(names)), [name.replace(": ", "\n") for name in names])
     for place, name in enumerate(names):
         axes.plot([place] * len(of[name]), of[name], "o", color="#1f4e79", markersize=5, clip_on=False)
     axes.set_ylabel("examples without a mistake (%)")

@@ -218,6 +218,18 @@ def test_interrupted_it_saves_says_where_and_goes_on_to_the_same_result(number, 
     assert_same_run("whole", "cut")
 
 
+@pytest.mark.parametrize("memory", ["xl(20)", "compressive(6, 6, 3)", "recurrent(2)", "knn(40, 4)"])
+def test_what_a_model_remembers_is_kept_in_the_run_folder_and_gone_on_with(memory, monkeypatch):
+    assert train("--run", "whole", memory=memory, num_layers=2) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_step", stopped_at(7))
+        assert train("--run", "cut", memory=memory, num_layers=2) == 130
+
+    assert resume("--run", "cut") == 0
+
+    assert_same_run("whole", "cut")
+
+
 def test_ctrl_c_in_a_terminal_saves_and_exits_with_130():
     words = [sys.executable, "-m", "microformer", "train", "--run", "r", *flags(**TINY, corpus="book.txt")]
     environment = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[1])}
