@@ -1,5 +1,6 @@
 """What every feed-forward is: what each position makes of what attention brought it, on its own."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from jaxtyping import Float
@@ -8,12 +9,13 @@ from torch import Tensor, nn
 from microformer.models.taps import Scope
 
 
-class FeedForward(nn.Module):
+class FeedForward(nn.Module, ABC):
     """A map of the stream's vectors, one position at a time."""
 
     # What it shows a tap, in this order.
     tap_names: Sequence[str] = ("hook_pre", "hook_post")
 
+    @abstractmethod
     def forward(
         self, x: Float[Tensor, "batch pos d_model"], tap: Scope
     ) -> tuple[Float[Tensor, "batch pos d_model"], Tensor | float]:
@@ -23,4 +25,3 @@ class FeedForward(nn.Module):
             x: what it reads, normed.
             tap: the feed-forward's scope.
         """
-        raise NotImplementedError
