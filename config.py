@@ -1,4 +1,7 @@
-"""The settings of `microformer train` in this folder. Each can be given on the command line too: --embed-dim 256."""
+"""The settings of `microformer train` in this folder. Each can be given on the command line too: --embed-dim 256.
+
+Where a component is named by a word, a class of your own may stand: ATTENTION = "my_attention.py:MyAttention".
+"""
 
 # The model
 EMBED_DIM = 128  # width of the residual stream

@@ -15,13 +15,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from microformer import devices
-from microformer.errors import INTERRUPTED, MicroformerError, SettingsError, nearest, notice
+from microformer import devices, templates
+from microformer.errors import BROKEN, INTERRUPTED, MicroformerError, SettingsError, nearest, notice
 from microformer.settings import GROUPS, convert
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command line and gives its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Runs one command line and gives its exit code: 0, 1 after a check that found something, 2 for what the user can
+    mend, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     devices.share_cores()
@@ -246,6 +247,7 @@ def _add_train(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--config", metavar="FILE", help="a config file, a run's run.json, or a ready one [config.py]")
     verb.add_argument("--run", metavar="NAME", help="the run's name [the corpus's and a number]")
     verb.add_argument("--resume", action="store_true", help="continue the run named, or the latest")
+    _add_trust(verb)
     _add_settings(verb, list(GROUPS))
 
 
@@ -262,7 +264,7 @@ def _train(args: argparse.Namespace) -> int:
     from microformer import pipeline
 
     with redirect_stdout(_GoesOn(sys.stdout)):
-        run = pipeline.train(args.config, run=args.run, resume=args.resume, **given)
+        run = pipeline.train(args.config, run=args.run, resume=args.resume, trust_code=args.trust_code, **given)
     ended = run.info["ended"]
     return INTERRUPTED if ended and ended["how"] == "interrupted" else 0
 
@@ -293,7 +295,16 @@ def _add_generate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--compile", action="store_true", help="compile first (some seconds, needs a C++ compiler): for long texts"
     )
+    _add_trust(verb)
     _add_unknown(verb)
+
+
+def _add_trust(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="run a run's own components, though nothing was trained with them here",
+    )
 
 
 def _add_unknown(verb: argparse.ArgumentParser) -> None:
@@ -306,7 +317,7 @@ def _add_unknown(verb: argparse.ArgumentParser) -> None:
 def _generate(args: argparse.Namespace) -> int:
     from microformer import runs
 
-    run = runs.find(args.run, checkpoint=args.checkpoint)
+    run = runs.find(args.run, checkpoint=args.checkpoint, trust_code=args.trust_code)
     for flag, number in (("--max-new-tokens", args.max_new_tokens), ("--num-samples", args.num_samples)):
         if number < 1:
             raise SettingsError(f"{flag} {number} can't be: it is 1 or more.", "leave it out for the usual number.")
@@ -370,6 +381,7 @@ def _add_eval(verb: argparse.ArgumentParser) -> None:
         help="train or val, of the run's data [val]",
     )  # fmt: skip
     verb.add_argument("--text", metavar="FILE", help="score this text instead of a split")
+    _add_trust(verb)
     _add_unknown(verb)
     verb.add_argument(
         "--context", type=_one_of("--context", "blocks", "sliding"), default="blocks", metavar="HOW",
@@ -381,7 +393,7 @@ def _add_eval(verb: argparse.ArgumentParser) -> None:
 def _eval(args: argparse.Namespace) -> int:
     from microformer import files, runs
 
-    run = runs.find(args.run, checkpoint=args.checkpoint)
+    run = runs.find(args.run, checkpoint=args.checkpoint, trust_code=args.trust_code)
     text = files.read_text(Path(args.text)) if args.text else None
     from microformer import pipeline
 
@@ -455,6 +467,62 @@ def _corpora(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_new(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("slot", metavar="SLOT", help=f"what it is for: {', '.join(templates.SLOTS)}")
+    verb.add_argument("file", metavar="FILE", help="the file to write, such as my_attention.py")
+
+
+def _new(args: argparse.Namespace) -> int:
+    from microformer import files
+
+    path = Path(args.file)
+    name = templates.class_name(path)
+    text = templates.start(args.slot, name)
+    if os.path.lexists(path):
+        raise SettingsError(f"{path} is there already.", "choose another name, or take it away.")
+    files.write_text(path, text)
+    component = f"{path.as_posix()}:{name}"
+    print(f"wrote     {path}")
+    print(f"check it  microformer check {component}")
+    print(f'use it    {args.slot.upper()} = "{component}" in config.py, or microformer train --{args.slot} {component}')
+    return 0
+
+
+def _add_check(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("component", metavar="FILE:CLASS", help="such as my_attention.py:MyAttention(temperature=2)")
+    verb.add_argument(
+        "--lengths", nargs="*", type=_number("--lengths", int), default=[128, 512, 2048], metavar="N",
+        help="contexts at which its cost is measured; none to leave that out [128 512 2048]",
+    )  # fmt: skip
+    verb.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _check(args: argparse.Namespace) -> int:
+    from microformer import pipeline
+
+    found = pipeline.check(args.component, args.lengths)
+    if args.json:
+        print(json.dumps(found.to_json(), indent=2))
+        return 0 if found.kept else BROKEN
+    print(f"{found.component}, for {found.slot.upper()}\n")
+    _table([{"": "ok" if row.kept else "BROKEN", "contract": _short(row)} for row in found.rows], {})
+    if found.models:
+        print(f"\ntried in {len(found.models)} models: {'; '.join(found.models)}")
+    for model, reason in found.refused:
+        print(f"refused in one with {model}: {reason}")
+    if found.shares:
+        print(
+            "\nshare of the highest rate, at each tenth of the run: " + " ".join(f"{one:.2f}" for one in found.shares)
+        )
+    if found.costs:
+        print(f"\na training step, beside {found.beside} in its place (CPU, float32; medians, in turns):")
+        costs = [_cost(cost, found.beside) for cost in found.costs]
+        _table(costs, dict.fromkeys(costs[0], ""))
+    broken = sum(not row.kept for row in found.rows)
+    print(f"\n{broken} of {len(found.rows)} contracts broken" if broken else "\nall contracts kept")
+    return BROKEN if broken else 0
+
+
 _VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
     "prepare": ("text → token tensors in data/", _add_prepare, _prepare),
     "train": ("train a model (prepares first if needed)", _add_train, _train),
@@ -462,7 +530,23 @@ _VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable
     "eval": ("the exact loss of a run over a split or a text", _add_eval, _eval),
     "runs": ("the runs here and their figures", _add_runs, _runs),
     "corpora": ("the corpora that have a name", _add_corpora, _corpora),
+    "new": ("a start for a component of your own", _add_new, _new),
+    "check": ("whether a component of your own does what its slot asks", _add_check, _check),
 }
+
+
+def _short(row: Any) -> str:
+    return row.contract if row.kept else f"{row.contract}\n{row.detail}"
+
+
+def _cost(cost: dict[str, Any], beside: str) -> dict[str, str]:
+    """A row of the table: of a context if there is one, milliseconds and megabytes beside the default's."""
+    row = {"context": f"{cost['length']:,}"} if "length" in cost else {}
+    for unit in ("ms", "MB"):
+        if (own := cost.get(unit.lower())) is not None:
+            other = cost[f"{unit.lower()}_default"]
+            row |= {unit: f"{own:,.1f}", f"{unit}, {beside}": f"{other:,.1f}", f"{unit}, ratio": f"{own / other:.2f}"}
+    return row
 
 
 def _table(rows: list[dict[str, Any]], formats: dict[str, str]) -> None:

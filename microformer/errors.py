@@ -8,6 +8,8 @@ import difflib
 import sys
 from collections.abc import Iterable
 
+# The exit code of a check that found something broken.
+BROKEN = 1
 # The exit code of what Ctrl-C ended.
 INTERRUPTED = 130
 
@@ -53,6 +55,10 @@ class DivergedError(TrainingError):
 
 class GenerationError(MicroformerError):
     """A prompt or a sampling option that can't be used."""
+
+
+class CodeError(MicroformerError):
+    """A component in a file of the user's own that can't be used, or must not be run."""
 
 
 class FileError(MicroformerError):

@@ -85,7 +85,7 @@ def evaluate(
         raise DataError("the text is too short: it has no token to score.", "give a longer one.")
     # A large vocabulary's logits are what fills the memory.
     rows = max(1, min(tokens_at_once, _MOST_LOGITS // model.spec.vocab_size) // model.spec.max_seq_len)
-    if not model.spec.memory.carries:
+    if not model.spec.carries:
         pieces = _windows(model, ids, prime, rows, context)
     elif context == "blocks":
         pieces = _stretches(model, ids, prime, rows, example)

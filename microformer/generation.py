@@ -173,7 +173,7 @@ def stream(
     held = 0  # how many tokens the state remembers: those before `read`
 
     while seen < max(lengths) + max_new_tokens:
-        start = 0 if model.spec.memory.carries else window_start(seen, context)
+        start = 0 if model.spec.carries else window_start(seen, context)
         if start > read - held or not use_cache:
             read, held, state = start, 0, model.empty_state()
         ids = torch.tensor([text[read:seen] for text in texts], device=device)

@@ -4,6 +4,7 @@
       run.json         what the run is and how it ended
       tokenizer.json   everything needed to turn text into ids and back
       metrics.jsonl    one line a logged step
+      code/            the files of the user's own components, if there are any
       checkpoints/     index.json names the folder of `last`, of `best`, and of each snapshot
 
 A checkpoint is written whole as a new folder; then the index, a small file, is replaced. So at every instant the index
@@ -20,8 +21,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from microformer import files, tokenization
-from microformer.errors import FileError, RunError, nearest
+from microformer import files, own_code, tokenization
+from microformer.errors import CodeError, FileError, RunError, nearest
+from microformer.models.grammar import Own
 from microformer.models.spec import ModelSpec
 from microformer.settings import Settings
 
@@ -44,10 +46,12 @@ class Run:
     Args:
         folder: runs/<name>.
         chosen: the checkpoint that `model` is: best, last, or a snapshot's step.
+        trust_code: whether its own components are run even if nothing was trained with them on this machine.
     """
 
     folder: Path
     chosen: str = "best"
+    trust_code: bool = False
 
     @property
     def name(self) -> str:
@@ -80,9 +84,35 @@ class Run:
         return Settings().changed(self.info["settings"])
 
     @cached_property
+    def code(self) -> own_code.Code:
+        """The files of its own components, whose classes may be run.
+
+        Raises:
+            CodeError: one is missing, not what it was trained with, or not to be trusted.
+        """
+        recorded = self.info.get("code", {})
+        if not isinstance(recorded, dict):
+            raise RunError(f"{self.folder / 'run.json'} is damaged: its code is no table.", "restore it.")
+        code = own_code.read([Own(name, "") for name in recorded], self.folder / "code")
+        if code.hashes != recorded:
+            changed = next(name for name in recorded if code.hashes[name] != recorded[name])
+            raise CodeError(
+                f"{code.places[changed]} is not the code that the run {self.name!r} was trained with.",
+                "restore it; to go on with another, start a new run.",
+            )
+        if not self.trust_code:
+            code.check_trusted(f"the run {self.name!r}")
+        return code
+
+    @cached_property
     def spec(self) -> ModelSpec:
-        """What the model is."""
-        return ModelSpec.from_json(self.info["model"])
+        """What the model is, with the classes of its own components.
+
+        Raises:
+            CodeError: they can't be used, or must not be run.
+        """
+        spec = ModelSpec.from_json(self.info["model"])
+        return own_code.bound(spec, self.code) if spec.own else spec
 
     @cached_property
     def tokenizer(self) -> tokenization.Tokenizer:
@@ -93,10 +123,10 @@ class Run:
             RunError: it is of another vocabulary than the model.
         """
         tokenizer = tokenization.load(self.folder / "tokenizer.json")
-        if tokenizer.vocab_size != self.spec.vocab_size:
+        vocab_size = ModelSpec.from_json(self.info["model"]).vocab_size
+        if tokenizer.vocab_size != vocab_size:
             raise RunError(
-                f"{self.folder / 'tokenizer.json'} has {tokenizer.vocab_size} tokens, and the model "
-                f"{self.spec.vocab_size}.",
+                f"{self.folder / 'tokenizer.json'} has {tokenizer.vocab_size} tokens, and the model {vocab_size}.",
                 "it is another run's; restore it.",
             )
         return tokenizer
@@ -110,7 +140,8 @@ class Run:
         """
         from microformer.models.model import Microformer
 
-        model = Microformer(self.spec)
+        with self.code.explained(own.loaded for _, own in self.spec.own):
+            model = Microformer(self.spec)
         while True:
             folder = self.checkpoint(self.chosen)
             try:
@@ -301,8 +332,8 @@ def check_free(name: str, root: Path = RUNS) -> None:
         )
 
 
-def find(name: str | None, root: Path = RUNS, checkpoint: str = "best") -> Run:
-    """The run of a name or folder; the one last written to where there is no name.
+def find(name: str | None, root: Path = RUNS, checkpoint: str = "best", trust_code: bool = False) -> Run:
+    """The run of a name or folder; the one last written to where there is no name. Arguments as a Run's.
 
     Raises:
         RunError: there is none.
@@ -311,10 +342,10 @@ def find(name: str | None, root: Path = RUNS, checkpoint: str = "best") -> Run:
     if name is None:
         if not every:
             raise RunError("there is no run yet.", "train one: microformer train")
-        return Run(every[-1].folder, checkpoint)
+        return Run(every[-1].folder, checkpoint, trust_code)
     for folder in (root / name, Path(name)):
         if (folder / "run.json").is_file():
-            return Run(folder, checkpoint)
+            return Run(folder, checkpoint, trust_code)
     meant = nearest(name, [run.name for run in every])
     hint = f"did you mean {meant!r}? " if meant else ""
     raise RunError(f"there is no run {name!r}.", f"{hint}`microformer runs` lists them.")
@@ -326,17 +357,18 @@ def all_runs(root: Path = RUNS) -> list[Run]:
     return [Run(folder) for folder in sorted(found, key=lambda folder: (folder / "run.json").stat().st_mtime_ns)]
 
 
-def load_run(name: str | None = None, checkpoint: str = "best") -> Run:
+def load_run(name: str | None = None, checkpoint: str = "best", trust_code: bool = False) -> Run:
     """A run to work with: `.model`, `.tokenizer`, `.settings`, `.metrics`.
 
     Args:
         name: a run's name or folder; None for the latest.
         checkpoint: `best`, `last`, or a snapshot's step.
+        trust_code: whether its own components are run even if nothing was trained with them on this machine.
 
     Raises:
         RunError: there is none.
     """
-    return find(name, checkpoint=checkpoint)
+    return find(name, checkpoint=checkpoint, trust_code=trust_code)
 
 
 def save_tensors(tensors: Mapping[str, "Tensor"], path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from microformer.errors import SettingsError, nearest
-from microformer.models import spec
+from microformer.models import grammar, spec
 
 Auto = Literal["auto"]
 
@@ -29,6 +29,7 @@ def setting(
     least: int | float | None = None,
     most: int | float | None = None,
     choices: tuple[str, ...] | None = None,
+    own: bool = False,
     read_when: tuple[str, tuple[str | int, ...]] | None = None,
 ) -> Any:
     """A setting.
@@ -38,9 +39,10 @@ def setting(
         about: one line for `--help` and the docs.
         least, most: the range of a number, both ends allowed.
         choices: the words allowed.
+        own: whether a class in a file of the user's own may be named besides.
         read_when: (other setting, its values) with which this one is read at all; None: always.
     """
-    metadata = {"about": about, "least": least, "most": most, "choices": choices, "read_when": read_when}
+    metadata = {"about": about, "least": least, "most": most, "choices": choices, "own": own, "read_when": read_when}
     return field(default=default, metadata=metadata)
 
 
@@ -128,7 +130,9 @@ class TrainingSettings:
     accumulate: int = setting(
         1, "parts a batch is computed in, to save memory; divides BATCH_SIZE", least=1, most=2**20
     )
-    optimizer: str = setting("muon", "muon (matrices; AdamW for the rest) or adamw", choices=("muon", "adamw"))
+    optimizer: str = setting(
+        "muon", "muon (matrices; AdamW for the rest) or adamw", choices=("muon", "adamw"), own=True
+    )
     learning_rate: float | Auto = setting(
         "auto", "highest rate; auto: what suits the optimizer and the width", least=0, most=100
     )
@@ -141,7 +145,7 @@ class TrainingSettings:
     grad_clip: float = setting(1.0, "largest norm of the whole gradient; 0 for no limit", least=0)
     schedule: str = setting(
         "cosine", "how the rate falls: cosine, linear, wsd (warm-up, stable, decay), constant",
-        choices=("cosine", "linear", "wsd", "constant"),
+        choices=("cosine", "linear", "wsd", "constant"), own=True,
     )  # fmt: skip
     warmup: float = setting(0.02, "share of the run in which the rate rises from 0", least=0, most=1)
     decay: float = setting(
@@ -309,8 +313,8 @@ def model_spec(settings: Settings, vocab_size: int, max_seq_len: int | None = No
         SettingsError: the parts can't make one model.
     """
     model = settings.model
-    attention = spec.per_layer(model.attention, spec.ATTENTION, "ATTENTION", model.num_layers)
-    feedforward = spec.per_layer(model.feedforward, spec.FEEDFORWARD, "FEEDFORWARD", model.num_layers)
+    attention = grammar.per_layer(model.attention, spec.ATTENTION, "ATTENTION", model.num_layers)
+    feedforward = grammar.per_layer(model.feedforward, spec.FEEDFORWARD, "FEEDFORWARD", model.num_layers)
     return spec.ModelSpec(
         vocab_size=vocab_size,
         embed_dim=model.embed_dim,
@@ -318,8 +322,8 @@ def model_spec(settings: Settings, vocab_size: int, max_seq_len: int | None = No
         ff_dim=model.ff_dim,
         max_seq_len=max_seq_len or model.max_seq_len,
         layers=tuple(spec.LayerSpec(*pair) for pair in zip(attention, feedforward, strict=True)),
-        positions=spec.one(model.positions, spec.POSITIONS, "POSITIONS"),
-        norm=spec.one(model.norm, spec.NORM, "NORM"),
+        positions=grammar.one(model.positions, spec.POSITIONS, "POSITIONS"),
+        norm=grammar.one(model.norm, spec.NORM, "NORM"),
         qk_norm=model.qk_norm,
         tie_embeddings=model.tie_embeddings,
         bias=model.bias,
@@ -336,8 +340,43 @@ def model_spec(settings: Settings, vocab_size: int, max_seq_len: int | None = No
         embed_scale=model.embed_scale,
         parallel=model.parallel,
         loops=model.loops,
-        memory=spec.one(model.memory, spec.MEMORY, "MEMORY"),
+        memory=grammar.one(model.memory, spec.MEMORY, "MEMORY"),
     )
+
+
+def own_components(settings: Settings) -> dict[str, list[grammar.Own]]:
+    """The components in files of the user's own, by slot, as the settings name them."""
+    found: dict[str, list[grammar.Own]] = {}
+    for slot, component in model_spec(settings, vocab_size=1).own:
+        found.setdefault(slot, []).append(component)
+    for slot in ("optimizer", "schedule"):
+        if component := grammar.own(getattr(settings.training, slot), slot.upper()):
+            found[slot] = [component]
+    return found
+
+
+def check_model(settings: Settings, model: spec.ModelSpec) -> None:
+    """Refuses a model that can't be trained as the settings say. What a component of the user's own declares is known
+    once its file was run, so it is asked again then.
+
+    Raises:
+        SettingsError: a memory that is carried without a text that goes on, or a compiled model whose sizes change.
+    """
+    if model.carries and settings.data.data_order == "shuffled":
+        raise SettingsError(
+            f"MEMORY {settings.model.memory} goes over to the text's next segment, and DATA_ORDER 'shuffled' has none.",
+            "leave DATA_ORDER at 'auto', which reads on, or set MEMORY to 'none'.",
+        )
+    if settings.machine.compile and model.carries:
+        raise SettingsError(
+            f"COMPILE wants a model whose tensors keep their sizes, and MEMORY {settings.model.memory} grows.",
+            "leave COMPILE at False, or set MEMORY to 'none'.",
+        )
+    if settings.machine.compile and any(isinstance(layer.feedforward, spec.MoE) for layer in model.layers):
+        raise SettingsError(
+            "COMPILE wants a model whose tensors keep their sizes, and moe's experts get more tokens or fewer.",
+            "leave COMPILE at False, or choose another FEEDFORWARD.",
+        )
 
 
 def _run_config(path: Path) -> dict[str, Any]:
@@ -407,22 +446,14 @@ def _check_together(settings: Settings) -> None:
             f"BATCH_SIZE {training.batch_size} can't be computed in {training.accumulate} equal parts.",
             "let ACCUMULATE divide BATCH_SIZE.",
         )
-    model = model_spec(settings, vocab_size=1)
-    if model.memory.carries and settings.data.data_order == "shuffled":
+    own_components(settings)  # the words of optimizer and schedule, if they name files
+    if training.learning_rate == "auto" and training.optimizer not in _choices("optimizer"):
         raise SettingsError(
-            f"MEMORY {settings.model.memory} goes over to the text's next segment, and DATA_ORDER 'shuffled' has none.",
-            "leave DATA_ORDER at 'auto', which reads on, or set MEMORY to 'none'.",
+            f"LEARNING_RATE 'auto' is known for {' and '.join(_choices('optimizer'))}, and not for "
+            f"{training.optimizer}.",
+            "say one, such as --learning-rate 0.001.",
         )
-    if settings.machine.compile and model.memory.carries:
-        raise SettingsError(
-            f"COMPILE wants a model whose tensors keep their sizes, and MEMORY {settings.model.memory} grows.",
-            "leave COMPILE at False, or set MEMORY to 'none'.",
-        )
-    if settings.machine.compile and any(isinstance(layer.feedforward, spec.MoE) for layer in model.layers):
-        raise SettingsError(
-            "COMPILE wants a model whose tensors keep their sizes, and moe's experts get more tokens or fewer.",
-            "leave COMPILE at False, or choose another FEEDFORWARD.",
-        )
+    check_model(settings, model_spec(settings, vocab_size=1))
 
 
 def _checked(name: str, which: Field, value: Any) -> Any:
@@ -446,7 +477,7 @@ def _checked(name: str, which: Field, value: Any) -> Any:
         case _:
             raise _wrong_type(name, which, value)
     least, most, choices = (which.metadata[key] for key in ("least", "most", "choices"))
-    if choices and value not in choices:
+    if choices and value not in choices and not (which.metadata["own"] and ".py" in str(value)):
         meant = nearest(str(value), choices)
         hint = f"did you mean {meant!r}? " if meant else ""
         raise SettingsError(
@@ -494,6 +525,10 @@ def _unknown(name: str, spelling: Callable[[str], str], where: str = "") -> Sett
 
 def _class_of(name: str) -> type:
     return GROUPS[_NAMES[name][0]]
+
+
+def _choices(name: str) -> tuple[str, ...]:
+    return _NAMES[name][1].metadata["choices"]
 
 
 def _default(which: Field) -> Any:

@@ -3,10 +3,12 @@
 import json
 import random
 import re
+import signal
 from pathlib import Path
 
 from microformer import cli
 from microformer.pipeline import training as pipeline
+from microformer.training.loop import Loop
 
 # A model so small that a step takes a millisecond, on a machine that leaves nothing to be chosen.
 TINY = {
@@ -61,3 +63,15 @@ def rows(run: str) -> list[dict]:
     lines = Path("runs", run, "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     times = ("seconds", "tokens_per_second")
     return [{name: value for name, value in json.loads(line).items() if name not in times} for line in lines]
+
+
+def stopped_at(step, number=signal.SIGINT):
+    """An observer's step that asks for an interruption, as Ctrl-C does, after this step."""
+    real = Loop._step
+
+    def call(loop, progress):
+        real(loop, progress)
+        if loop.position.step == step:
+            signal.raise_signal(number)
+
+    return call

@@ -16,7 +16,7 @@ from microformer import cli, evaluate, load_run, runs
 from microformer.settings import Settings
 
 CLONE = Path(cli.__file__).parents[1]
-VERBS = ("prepare", "train", "generate", "eval", "runs", "corpora")
+VERBS = ("prepare", "train", "generate", "eval", "runs", "corpora", "new", "check")
 
 
 @pytest.fixture(scope="module")

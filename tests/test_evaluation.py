@@ -10,8 +10,9 @@ from torch.testing import assert_close
 from microformer import evaluation
 from microformer.errors import DataError
 from microformer.evaluation import Loss, evaluate, uniform, unigram
+from microformer.models.grammar import one
 from microformer.models.model import Microformer, Output
-from microformer.models.spec import MEMORY, Gelu, LayerSpec, Learned, ModelSpec, RMSNorm, Rope, Softmax, one
+from microformer.models.spec import MEMORY, Gelu, LayerSpec, Learned, ModelSpec, RMSNorm, Rope, Softmax
 
 VOCAB = 11
 

@@ -11,8 +11,9 @@ from torch.testing import assert_close
 
 from microformer.errors import GenerationError
 from microformer.generation import Sampler, next_ids, stream, window_start
+from microformer.models.grammar import one
 from microformer.models.model import Microformer
-from microformer.models.spec import MEMORY, Gelu, LayerSpec, Learned, ModelSpec, RMSNorm, Rope, Softmax, one
+from microformer.models.spec import MEMORY, Gelu, LayerSpec, Learned, ModelSpec, RMSNorm, Rope, Softmax
 
 VOCAB, CONTEXT = 11, 8
 

@@ -492,7 +492,7 @@ def test_reading_a_config_says_what_it_says_and_no_more():
         ({"memory": "knn", "data_order": "shuffled"}, "DATA_ORDER 'shuffled' has none"),
         ({"memory": "xl", "positions": "learned"}, "end with the context"),
         ({"memory": "compressive", "positions": "sinusoidal"}, "end with the context"),
-        ({"memory": "tokens", "attention": "linear"}, "linear attention keeps one sum"),
+        ({"memory": "tokens", "attention": "linear"}, "linear attention keeps no keys"),
         ({"memory": "recurrent(8, segments=1)"}, "SEGMENTS 1 can't be"),
         ({"memory": "knn(4, 9)"}, "K 9 can't be"),
         ({"memory": "compressive(rate=1)"}, "RATE 1 can't be"),

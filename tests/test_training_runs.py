@@ -14,7 +14,7 @@ from pydoc_data.topics import topics
 import pytest
 import safetensors.torch
 import torch
-from small_runs import TINY, book, command, flags, info, resume, rows, train, without_picture_and_sample
+from small_runs import TINY, book, command, flags, info, resume, rows, stopped_at, train, without_picture_and_sample
 
 from microformer import devices, evaluate, generate, load_run, runs
 from microformer.errors import MicroformerError, SettingsError
@@ -57,18 +57,6 @@ def assert_refused(code, capsys, sentence, hint):
     assert sentence in told[0]
     assert told[1].startswith("hint: ")
     assert hint in told[1]
-
-
-def stopped_at(step, number=signal.SIGINT):
-    """An observer's step that asks for an interruption, as Ctrl-C does, after this step."""
-    real = Loop._step
-
-    def call(loop, progress):
-        real(loop, progress)
-        if loop.position.step == step:
-            signal.raise_signal(number)
-
-    return call
 
 
 # --------------------------------------------------------------------------------------------------------------- train

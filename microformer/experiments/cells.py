@@ -12,19 +12,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from microformer import files
+from microformer import files, own_code
 from microformer.errors import INTERRUPTED
 from microformer.experiments.arms import Arm, check
 from microformer.runs import RUNS, Run
-from microformer.settings import BUDGETS, Settings, each_setting
+from microformer.settings import BUDGETS, Settings, each_setting, own_components
 
 _PACKAGE = Path(__file__).parent.parent
 # What no loss depends on.
-_APART = ("experiments", "inspection", "exchange", "pictures.py", "cli.py", "configs")
+_APART = ("experiments", "inspection", "exchange", "contracts", "templates", "pictures.py", "cli.py", "configs")
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,12 @@ def train_all(
 
     Raises:
         SettingsError: arms that can't be compared, or can't be trained; before anything is.
+        CodeError: an arm's own component that is not there; before anything is trained, too.
     """
     check(arms, base, seeds)
     folder = Path(folder)
+    for arm in arms:
+        _own_hashes(arm.settings(base, seeds[0]), folder)
     code = code_hash()
     cells = []
     for seed in seeds:
@@ -92,9 +95,16 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
+def _own_hashes(chosen: Settings, folder: Path) -> dict[str, str]:
+    """The hashes of the files of the user's own that the settings name, as seen from the folder."""
+    named = [own for found in own_components(chosen).values() for own in found]
+    return own_code.read(replace(own, file=str(folder / own.file)) for own in named).hashes
+
+
 def _cell(arm: Arm, seed: int, chosen: Settings, folder: Path, code: str) -> Cell:
     settings = chosen.flat()
-    key = hashlib.sha256(json.dumps([settings, code], sort_keys=True).encode()).hexdigest()[:10]
+    said = json.dumps([settings, code, _own_hashes(chosen, folder)], sort_keys=True)
+    key = hashlib.sha256(said.encode()).hexdigest()[:10]
     there = next(iter(sorted((folder / RUNS).glob(f"*-{key}/run.json"))), None)
     if there is not None and _ended(Run(there.parent)):
         return _read(arm, seed, Run(there.parent), reused=True)

@@ -9,14 +9,15 @@ and nothing else: what it remembers between calls is a State that the caller han
 it is a tap.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from microformer.errors import MicroformerError
 from microformer.models import feedforward, memory, norms, positions
 from microformer.models.attention import Attention
 from microformer.models.linear import Embedding, Linear, like
@@ -25,6 +26,9 @@ from microformer.models.residual import Residual
 from microformer.models.spec import LayerSpec, ModelSpec
 from microformer.models.state import LayerState, State
 from microformer.models.taps import Scope, Tap
+
+# What a parameter may be to an optimizer.
+ROLES = ("gain", "bias", "embedding", "unembedding", "matrix")
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Microformer(nn.Module):
         self.memory = memory.build(spec)
         self.blocks = nn.ModuleList(Block(layer, spec, i) for i, layer in enumerate(spec.layers))
         post = spec.norm_placement == "post"  # there the last block has normed the stream
-        self.norm = nn.Identity() if post else norms.build(spec.norm, spec.embed_dim, bias=spec.bias)
+        self.norm = nn.Identity() if post else norms.build(spec)
         self.unembed = Linear(spec.embed_dim, spec.vocab_size, bias=False, std=0.0, role="unembedding")
         if spec.tie_embeddings:
             self.unembed.weight = self.embed.weight
@@ -223,12 +227,25 @@ class Microformer(nn.Module):
                 module.start(generator)  # type: ignore[operator]
 
     def roles(self) -> dict[str, str]:
-        """What each parameter is (matrix, embedding, unembedding, gain or bias), by its name."""
-        return {
-            name: self.get_submodule(owner).roles[last]  # type: ignore[operator, index]
-            for name, _ in self.named_parameters()
-            for owner, _, last in [name.rpartition(".")]
-        }
+        """What each parameter is (matrix, embedding, unembedding, gain or bias), by its name.
+
+        Raises:
+            MicroformerError: a parameter whose module does not say, or says what can't be.
+        """
+        return {name: self._role(name, parameter) for name, parameter in self.named_parameters()}
+
+    def _role(self, name: str, parameter: nn.Parameter) -> str:
+        owner, _, last = name.rpartition(".")
+        module = self.get_submodule(owner)
+        role = getattr(module, "roles", {}).get(last)
+        if role not in ROLES or (role == "matrix") > (parameter.dim() == 2):
+            raise MicroformerError(
+                f"{type(module).__name__}'s parameter {last!r}, of shape {list(parameter.shape)}, has "
+                + (f"the role {role!r}." if role else "no role."),
+                f"its class says it, such as roles = {{{last!r}: 'gain'}}: one of {', '.join(ROLES)} (of two axes). "
+                "microformer.models.linear.Linear, in nn.Linear's place, says its own.",
+            )
+        return role
 
     def outputs(self) -> dict[str, tuple[int, ...]]:
         """How many rows each of the matrices has that stand on one another in a parameter, by its name."""
@@ -242,13 +259,14 @@ class Microformer(nn.Module):
         """The activations that a tap can ask this model for, in the order in which they come."""
         block = ["hook_resid_pre", "attn.hook_q", "attn.hook_k", "attn.hook_v"]
         block += ["attn.hook_rot_q", "attn.hook_rot_k"] if self.positions.rotates else []
-        block += ["attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "hook_attn_out"]
-        block += [] if self.spec.parallel else ["hook_resid_mid"]
+        between = ["attn.hook_z", "hook_attn_out", *([] if self.spec.parallel else ["hook_resid_mid"])]
         after = ["hook_mlp_out", "hook_resid_post"]
         names = ["hook_embed", *(["hook_pos_embed"] if self.positions.embeds else [])]
         for i in range(self.spec.depth):
-            thought: Sequence[str] = self.blocks[i % len(self.blocks)].feedforward.tap_names  # type: ignore[assignment, union-attr]
-            names += [f"blocks.{i}.{name}" for name in (*block, *(f"mlp.{name}" for name in thought), *after)]
+            part = cast(Block, self.blocks[i % len(self.blocks)])
+            attended = [f"attn.{name}" for name in part.attention.kernel.tap_names]
+            thought = [f"mlp.{name}" for name in part.feedforward.tap_names]
+            names += [f"blocks.{i}.{name}" for name in (*block, *attended, *between, *thought, *after)]
         return [*names, "ln_final.hook_normalized"]
 
 

@@ -1,5 +1,6 @@
 """Norms: what keeps the residual stream's size from deciding what a layer sees. Nothing crosses between positions."""
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -14,7 +15,15 @@ from microformer.models.linear import like
 _FEW = 2**14
 
 
-class LayerNorm(nn.Module):
+class Norm(nn.Module, ABC):
+    """A map of vectors, each on its own, to vectors of a size that the layers can rely on."""
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """The normed vectors, in x's precision."""
+
+
+class LayerNorm(Norm):
     """y = gain · (x − mean(x)) / sqrt(var(x) + eps) [+ bias]
 
     Ba et al. 2016, "Layer Normalization".
@@ -33,7 +42,7 @@ class LayerNorm(nn.Module):
         return torch.layer_norm(x, self.gain.shape, like(self.gain, x), bias, self.eps)
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(Norm):
     """y = gain · x / sqrt(mean(x²) + eps)
 
     Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
@@ -80,10 +89,12 @@ class _RMSNormOnCPU(torch.autograd.Function):
         return dx, product.reshape(-1, gain.shape[0]).sum(0), None
 
 
-def build(norm: spec.Norm, width: int, *, bias: bool) -> nn.Module:
-    """The norm that a spec describes, over the last axis of the given width."""
-    match norm:
+def build(model: spec.ModelSpec) -> Norm:
+    """The norm of the stream that a model's spec describes."""
+    match model.norm:
         case spec.LayerNorm(eps=eps):
-            return LayerNorm(width, eps, bias=bias)
+            return LayerNorm(model.embed_dim, eps, bias=model.bias)
         case spec.RMSNorm(eps=eps):
-            return RMSNorm(width, eps)
+            return RMSNorm(model.embed_dim, eps)
+        case spec.Own() as own:
+            return own.build(model)

@@ -28,9 +28,9 @@ class Residual(nn.Module):
         super().__init__()
         self.post = model.norm_placement == "post"
         self.dropout = model.dropout
-        self.norm = norms.build(model.norm, model.embed_dim, bias=model.bias)
+        self.norm = norms.build(model)
         sandwich = model.norm_placement == "sandwich"
-        self.norm_after = norms.build(model.norm, model.embed_dim, bias=model.bias) if sandwich else None
+        self.norm_after = norms.build(model) if sandwich else None
         self.scalars = nn.Parameter(torch.ones(2)) if model.residual_scalars else None
 
     def read(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:

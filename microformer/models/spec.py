@@ -1,22 +1,17 @@
 """What a model is, in words and numbers: enough to build it again anywhere. Knows no torch and no weights.
 
-A slot of the model (attention, feed-forward, positions, norm, memory) is filled by a component, and a component is
-named with one grammar wherever it is named:
-
-    softmax                     one kind
-    rope(base=500000)           a kind with its arguments
-    gelu*3 swiglu               a pattern over the layers, repeated until every layer has its part
-
-Each component's spec is a frozen dataclass that refuses what can't be; `to_json` and `from_json` carry the whole.
+A slot of the model (attention, feed-forward, positions, norm, memory) is filled by a component, which is named by a
+word or by a file of the user's own (grammar.py). Each component's spec is a frozen dataclass that refuses what can't
+be; `to_json` and `from_json` carry the whole.
 """
 
-import ast
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, TypeVar, Union
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Union
 
-from microformer.errors import SettingsError, nearest
+from microformer.errors import SettingsError
+from microformer.models import grammar
+from microformer.models.grammar import MOST_LAYERS, Own
 
 
 @dataclass(frozen=True)
@@ -107,6 +102,9 @@ class Sigmoid:
 class LinearAttention:
     """Attention by running sums, whose memory does not grow."""
 
+    scores: ClassVar[bool] = False
+    keeps_keys: ClassVar[bool] = False
+
 
 @dataclass(frozen=True)
 class Differential:
@@ -148,6 +146,8 @@ class Rope:
 class Alibi:
     """Scores fall with distance, each head's at its own rate."""
 
+    biases: ClassVar[bool] = True
+
 
 @dataclass(frozen=True)
 class T5:
@@ -155,6 +155,7 @@ class T5:
 
     buckets: int = 32
     distance: int = 128
+    biases: ClassVar[bool] = True
 
     def __post_init__(self):
         _between("positions t5's buckets", self.buckets, 2, 2**16)
@@ -320,12 +321,12 @@ class MoE:
 
 
 Attention = Union[  # noqa: UP007
-    Softmax, Window, Strided, Fixed, Sparsemax, Entmax15, TopK, Sigmoid, LinearAttention, Differential
+    Softmax, Window, Strided, Fixed, Sparsemax, Entmax15, TopK, Sigmoid, LinearAttention, Differential, Own
 ]  # fmt: skip
-FeedForward = Union[Relu, Gelu, GeluTanh, Relu2, Swiglu, Geglu, MoE]  # noqa: UP007  (a plain `|` of classes is not one name to a JSON reader)
-PositionKind = Union[Learned, Sinusoidal, Rope, Alibi, T5, NoPositions]  # noqa: UP007
-Norm = Union[LayerNorm, RMSNorm]  # noqa: UP007
-Memory = Union[NoMemory, XL, Compressive, MemoryTokens, Recurrent, KNN]  # noqa: UP007
+FeedForward = Union[Relu, Gelu, GeluTanh, Relu2, Swiglu, Geglu, MoE, Own]  # noqa: UP007  (a plain `|` of classes is not one name to a JSON reader)
+PositionKind = Union[Learned, Sinusoidal, Rope, Alibi, T5, NoPositions, Own]  # noqa: UP007
+Norm = Union[LayerNorm, RMSNorm, Own]  # noqa: UP007
+Memory = Union[NoMemory, XL, Compressive, MemoryTokens, Recurrent, KNN, Own]  # noqa: UP007
 
 # Each slot's kinds by the word that settings, run folders and docs use for them.
 ATTENTION: dict[str, type] = {
@@ -344,8 +345,6 @@ MEMORY: dict[str, type] = {
     "none": NoMemory, "xl": XL, "compressive": Compressive, "recurrent": Recurrent, "tokens": MemoryTokens, "knn": KNN,
 }  # fmt: skip
 NORM_PLACEMENT = ("pre", "post", "sandwich")
-
-_MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -420,9 +419,9 @@ class ModelSpec:
         limits = {"vocab_size": 2**31, "embed_dim": 65536, "num_heads": 4096, "ff_dim": 2**20, "max_seq_len": 2**24}
         for name, most in limits.items():
             _between(name, getattr(self, name), 1, most)
-        _between("num_layers", len(self.layers), 1, _MOST_LAYERS)
+        _between("num_layers", len(self.layers), 1, MOST_LAYERS)
         _between("ngrams", self.ngrams, 1, 4)
-        _between("loops", self.loops, 1, _MOST_LAYERS)
+        _between("loops", self.loops, 1, MOST_LAYERS)
         _between("ngram_entries", self.ngram_entries, int(self.ngrams > 1), 2**24)
         for name in ("qk_norm", "tie_embeddings", "bias", "output_gate", "residual_scalars", "parallel"):
             if not isinstance(getattr(self, name), bool):
@@ -447,35 +446,37 @@ class ModelSpec:
                 f"SCORE_CAP {self.score_cap} can't be: it is a number of 0 or more.", "use 0 for no cap; 30 is usual."
             )
         for layer in self.layers:
-            in_sight = self.max_seq_len + self.memory.kept
+            in_sight = self.max_seq_len + self.kept
             if isinstance(layer.attention, (Window, Strided, Fixed, TopK)) and layer.attention.reach > in_sight:
                 named = f"{type(layer.attention).__name__.lower()}({layer.attention.reach})"
                 raise SettingsError(
                     f"ATTENTION {named} is wider than the context of {in_sight} tokens.",
                     "give it a smaller number, or raise MAX_SEQ_LEN (with a text as long); softmax sees all.",
                 )
-        kinds = {type(layer.attention) for layer in self.layers}
-        if LinearAttention in kinds and isinstance(self.positions, (Alibi, T5)):
+        attentions = [layer.attention for layer in self.layers]
+        unscored = [kind for kind in attentions if not _says(kind, "scores", True)]
+        if unscored and _says(self.positions, "biases", False):
             raise SettingsError(
-                "linear attention has no scores that a position's bias could be added to.",
+                f"{_called(unscored[0])} has no scores that a position's bias could be added to.",
                 "use POSITIONS = 'rope', 'learned' or another that is not a bias, or another ATTENTION.",
             )
         for name in ("score_cap", "attention_dropout"):
-            if kinds == {LinearAttention} and getattr(self, name):
+            if len(unscored) == len(attentions) and getattr(self, name):
                 raise SettingsError(
-                    f"{name.upper()} is read by no layer: linear attention makes no pattern.", "leave it at 0."
+                    f"{name.upper()} is read by no layer: {_called(unscored[0])} makes no pattern.", "leave it at 0."
                 )
-        if LinearAttention in kinds and not isinstance(self.memory, (NoMemory, KNN)):
+        keyless = [kind for kind in attentions if not _says(kind, "keeps_keys", True)]
+        if keyless and not isinstance(self.memory, (NoMemory, KNN)):
             raise SettingsError(
-                "linear attention keeps one sum and no keys that a memory could hold on to.",
+                f"{_called(keyless[0])} keeps no keys that a memory could hold on to.",
                 "use MEMORY = 'none' or 'knn', or another ATTENTION.",
             )
-        if self.memory.kept and isinstance(self.positions, (Learned, Sinusoidal)):
+        if self.places is None and isinstance(self.positions, (Learned, Sinusoidal)):
             raise SettingsError(
                 "positions that are added to the embedding end with the context, and this memory reaches beyond it.",
-                "use POSITIONS = 'rope', 'alibi', 't5' or 'none' with MEMORY = 'xl' and 'compressive'.",
+                "use POSITIONS = 'rope', 'alibi', 't5' or 'none' with MEMORY = 'xl', 'compressive' or one of your own.",
             )
-        if Differential in kinds and self.d_head % 4:
+        if any(isinstance(kind, Differential) for kind in attentions) and self.d_head % 4:
             raise SettingsError(
                 f"differential attention halves the pairs of a head, and heads are {self.d_head} wide.",
                 "choose EMBED_DIM and NUM_HEADS so that a head's width is a multiple of 4.",
@@ -524,7 +525,7 @@ class ModelSpec:
     @property
     def segments(self) -> int:
         """Through how many segments, each as long as the context, the gradient goes."""
-        return self.memory.segments if isinstance(self.memory, Recurrent) else 1
+        return _says(self.memory, "segments", 1)
 
     @property
     def places(self) -> int | None:
@@ -534,7 +535,7 @@ class ModelSpec:
                 return tokens + self.max_seq_len
             case Recurrent(tokens=tokens):
                 return tokens + self.max_seq_len + tokens
-            case XL() | Compressive():
+            case XL() | Compressive() | Own():
                 return None
         return self.max_seq_len
 
@@ -543,16 +544,50 @@ class ModelSpec:
         """Number of blocks."""
         return len(self.layers)
 
+    @property
+    def carries(self) -> bool:
+        """Whether the memory goes over from segment to segment, and so a text may be longer than the context."""
+        return _says(self.memory, "carries", False)
+
+    @property
+    def kept(self) -> int:
+        """The most keys of earlier segments that a layer sees."""
+        return _says(self.memory, "kept", 0)
+
+    @property
+    def own(self) -> tuple[tuple[str, Own], ...]:
+        """(slot, component) of each that is in a file of the user's own, each once."""
+        slots = [("attention", layer.attention) for layer in self.layers]
+        slots += [("feedforward", layer.feedforward) for layer in self.layers]
+        slots += [("positions", self.positions), ("norm", self.norm), ("memory", self.memory)]
+        return tuple(dict.fromkeys((slot, kind) for slot, kind in slots if isinstance(kind, Own)))
+
+    def with_own(self, find: Callable[[str, Own], Own]) -> "ModelSpec":
+        """The same with another in place of each of the user's own components. find: of a slot and what is in it."""
+
+        def found(slot: str, kind: Any) -> Any:
+            return find(slot, kind) if isinstance(kind, Own) else kind
+
+        layers = tuple(
+            LayerSpec(found("attention", layer.attention), found("feedforward", layer.feedforward))
+            for layer in self.layers
+        )
+        rest = {slot: found(slot, getattr(self, slot)) for slot in ("positions", "norm", "memory")}
+        return replace(self, layers=layers, **rest)
+
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON values; `from_json` gives it back."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         plain["layers"] = [
-            {"attention": _named(layer.attention, ATTENTION), "feedforward": _named(layer.feedforward, FEEDFORWARD)}
+            {
+                "attention": grammar.to_json(layer.attention, ATTENTION),
+                "feedforward": grammar.to_json(layer.feedforward, FEEDFORWARD),
+            }
             for layer in self.layers
         ]
-        plain["positions"] = _named(self.positions, POSITIONS)
-        plain["norm"] = _named(self.norm, NORM)
-        plain["memory"] = _named(self.memory, MEMORY)
+        plain["positions"] = grammar.to_json(self.positions, POSITIONS)
+        plain["norm"] = grammar.to_json(self.norm, NORM)
+        plain["memory"] = grammar.to_json(self.memory, MEMORY)
         return plain
 
     @classmethod
@@ -565,121 +600,33 @@ class ModelSpec:
         try:
             values = dict(plain)
             values["layers"] = tuple(
-                LayerSpec(_unnamed(layer["attention"], ATTENTION), _unnamed(layer["feedforward"], FEEDFORWARD))
+                LayerSpec(
+                    grammar.from_json(layer["attention"], ATTENTION),
+                    grammar.from_json(layer["feedforward"], FEEDFORWARD),
+                )
                 for layer in plain["layers"]
             )
-            values["positions"] = _unnamed(plain["positions"], POSITIONS)
-            values["norm"] = _unnamed(plain["norm"], NORM)
+            values["positions"] = grammar.from_json(plain["positions"], POSITIONS)
+            values["norm"] = grammar.from_json(plain["norm"], NORM)
             if "memory" in plain:
-                values["memory"] = _unnamed(plain["memory"], MEMORY)
+                values["memory"] = grammar.from_json(plain["memory"], MEMORY)
             return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise SettingsError(
                 f"this is not a model's spec: {error}.", "it was made by another version, or edited by hand."
             ) from error
 
 
-_T = TypeVar("_T")
-_ITEM = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?:\((?P<args>[^()]*)\))?(?:\*(?P<times>\d+))?")
+def _says(kind: Any, what: str, otherwise: Any) -> Any:
+    """What a component declares of itself: its spec, or the class of the user's own."""
+    return kind.says(what, otherwise) if isinstance(kind, Own) else getattr(kind, what, otherwise)
 
 
-def one(text: str, kinds: Mapping[str, type], setting: str) -> Any:
-    """The one component that `text` names.
-
-    Args:
-        text: such as `rope` or `rope(base=500000)`.
-        kinds: the words this slot knows.
-        setting: the slot's setting, for the error.
-
-    Raises:
-        SettingsError: an unknown kind, wrong arguments, or a pattern where one component is wanted.
-    """
-    found = _pattern(text, kinds, setting)
-    if len(found) != 1:
-        raise SettingsError(
-            f"{setting} {text!r} names {len(found)} components, and one fills it.", f"name one of {', '.join(kinds)}."
-        )
-    return found[0]
-
-
-def per_layer(text: str, kinds: Mapping[str, type], setting: str, num_layers: int) -> tuple[Any, ...]:
-    """A component for each layer from a pattern such as `gelu*3 swiglu`, repeated to the model's depth.
-
-    Raises:
-        SettingsError: an unknown kind, wrong arguments, or a pattern longer than the model is deep.
-    """
-    pattern = _pattern(text, kinds, setting)
-    if len(pattern) > max(num_layers, 1):
-        raise SettingsError(
-            f"{setting} {text!r} describes {len(pattern)} layers, and the model has {num_layers}.",
-            "shorten the pattern, or raise NUM_LAYERS.",
-        )
-    return tuple(pattern[i % len(pattern)] for i in range(num_layers))
-
-
-def _pattern(text: str, kinds: Mapping[str, type], setting: str) -> list[Any]:
-    found: list[Any] = []
-    rest = text.strip()
-    while rest:
-        match = _ITEM.match(rest)
-        if match is None or (match.end() < len(rest) and not rest[match.end()].isspace()):
-            raise SettingsError(
-                f"{setting} {text!r} can't be read at {rest!r}.",
-                f"write a kind ({', '.join(kinds)}), with arguments as kind(name=value), repeated as kind*3.",
-            )
-        times = match["times"] or "1"
-        if len(times) > 4 or not 1 <= int(times) <= _MOST_LAYERS:
-            raise SettingsError(
-                f"{setting} {match[0]!r} can't be: it must be repeated from 1 to {_MOST_LAYERS} times.",
-                "a pattern is repeated by itself until every layer has its part.",
-            )
-        found += [_component(match["name"], match["args"], kinds, setting)] * int(times)
-        rest = rest[match.end() :].lstrip()
-    if not found:
-        raise SettingsError(f"{setting} is empty.", f"name one of {', '.join(kinds)}.")
-    return found
-
-
-def _component(name: str, arguments: str | None, kinds: Mapping[str, type], setting: str) -> Any:
-    kind = kinds.get(name)
-    if kind is None:
-        meant = nearest(name, kinds)
-        hint = f"did you mean {meant!r}? There are: {', '.join(kinds)}." if meant else f"there are: {', '.join(kinds)}."
-        raise SettingsError(f"{setting} {name!r} is not known.", hint)
-    wanted = ", ".join(f"{field.name}={field.default}" for field in fields(kind))
-    hint = f"{name} takes ({wanted})." if wanted else f"{name} takes no arguments."
-    try:
-        call = ast.parse(f"f({arguments or ''})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        names = [field.name for field in fields(kind)]
-        if len(call.args) > len(names):
-            raise TypeError("too many arguments")
-        values = list(zip(names, call.args, strict=False))
-        values += [(str(keyword.arg), keyword.value) for keyword in call.keywords]
-        if len(dict(values)) < len(values):
-            raise TypeError("an argument twice")
-        return _filled(kind, {named: ast.literal_eval(value) for named, value in values})
-    except (SyntaxError, ValueError, TypeError) as error:
-        raise SettingsError(f"{setting} {name}({arguments}) has arguments that {name} can't take.", hint) from error
-
-
-def _filled(kind: type, arguments: Mapping[str, Any]) -> Any:
-    """The component of a kind with these arguments, each a number of the field's own type."""
-    types = {field.name: field.type for field in fields(kind)}
-    for value in arguments.values():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 1e300:
-            raise TypeError(f"{value!r} is not a number that can be used")
-    return kind(**{name: float(value) if types.get(name) is float else value for name, value in arguments.items()})
-
-
-def _named(component: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
-    word = next(word for word, kind in kinds.items() if kind is type(component))
-    return {"kind": word, **asdict(component)}
-
-
-def _unnamed(plain: Mapping[str, Any], kinds: Mapping[str, type]) -> Any:
-    arguments = dict(plain)
-    return _filled(kinds[arguments.pop("kind")], arguments)
+def _called(attention: Any) -> str:
+    """An attention in an error's words."""
+    if isinstance(attention, Own):
+        return attention.name
+    return f"{next(word for word, kind in ATTENTION.items() if kind is type(attention))} attention"
 
 
 def _positive(setting: str, name: str, value: float) -> None:

@@ -75,7 +75,7 @@ def stream_text(
         if not encoded:
             what = "has no character that the model knows" if prompt else "is empty"
             raise GenerationError(f"the prompt {what}.", "give at least one character of the text it learned from.")
-        if len(encoded) > run.spec.max_seq_len and not run.spec.memory.carries:
+        if len(encoded) > run.spec.max_seq_len and not run.spec.carries:
             seen = len(encoded) - generation.window_start(len(encoded), run.spec.max_seq_len)
             notice(
                 f"the prompt has {len(encoded):,} tokens, more than the context of {run.spec.max_seq_len:,}; "
@@ -89,7 +89,7 @@ def stream_text(
         notice("a model with a memory can't be compiled: its tensors change their sizes. It goes on without.")
         compile = False
     compiled = devices.compiled(step_of, "generation", steady=True) if compile else None
-    with devices.threads_for(len(ids) * run.model.num_parameters()):
+    with run.code.explained(), devices.threads_for(len(ids) * run.model.num_parameters()):
         for step in generation.stream(run.model, ids, sampler, max_new_tokens, seed=seed, compiled=compiled):
             for row, chosen in enumerate(step):
                 if chosen is None or row not in open_rows:
@@ -114,7 +114,7 @@ def check_memory(run: Run, texts: int) -> None:
     spec = run.spec
     # Keys and values of each layer, twice: the room for them grows by doubling.
     kept = sum(not isinstance(layer.attention, LinearAttention) for layer in spec.layers) * spec.loops
-    needed = texts * kept * 2 * spec.kv_heads * spec.d_head * (spec.max_seq_len + spec.memory.kept) * 4 * 2
+    needed = texts * kept * 2 * spec.kv_heads * spec.d_head * (spec.max_seq_len + spec.kept) * 4 * 2
     if there is not None and needed > there:
         raise GenerationError(
             f"{texts:,} texts together take about {needed / 1e9:,.1f} GB, and {there / 1e9:,.1f} GB are free.",
@@ -172,7 +172,8 @@ def evaluate(
     before = model.compute_dtype
     model.compute_dtype = devices.choose("cpu", machine.precision, devices.usable_cores()).torch_dtype
     try:
-        loss = evaluation.evaluate(model, ids, prime, context=context, counted=counted, example=example)
+        with run.code.explained():
+            loss = evaluation.evaluate(model, ids, prime, context=context, counted=counted, example=example)
     finally:
         model.compute_dtype = before
     if counted is not None:

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import torch
 
-from microformer import corpora, devices, evaluation, files, runs, settings, tokenization
+from microformer import corpora, devices, evaluation, files, own_code, runs, settings, tokenization
 from microformer.errors import DivergedError, MicroformerError, RunError, SettingsError, TrainingError, notice
 from microformer.models.model import Microformer
 from microformer.models.spec import ModelSpec
-from microformer.pipeline import report
+from microformer.pipeline import components, report
 from microformer.pipeline.preparing import check_same, data_of, prepared_data
 from microformer.pipeline.text import generate
 from microformer.runs import Run
@@ -29,7 +29,6 @@ from microformer.training.loop import Loop, Plan
 from microformer.training.observers import EarlyStopping, Observer, Row
 from microformer.training.optimizers import Optimizer, Recipe
 from microformer.training.progress import Progress
-from microformer.training.schedules import Schedule
 
 # What a step's memory depends on.
 _LOWER = "BATCH_SIZE (or raise ACCUMULATE), MAX_SEQ_LEN or EMBED_DIM"
@@ -55,6 +54,7 @@ def train(
     run: str | None = None,
     resume: bool = False,
     show: bool = True,
+    trust_code: bool = False,
     **given: Any,
 ) -> Run:
     """Trains a model, from text to a run folder.
@@ -64,6 +64,8 @@ def train(
         run: the run's name; None for one made from the corpus's, or, to resume, the latest.
         resume: continue the run where it was last saved. Only budgets and how often things happen may change.
         show: whether to print how it goes.
+        trust_code: whether the own components of the run that is resumed or repeated are run even if nothing was
+            trained with them on this machine.
         given: settings by name, such as `embed_dim=64`; they win over the config.
 
     Returns:
@@ -73,16 +75,20 @@ def train(
         MicroformerError: something the user can mend; see its sentence and hint.
     """
     if resume:
-        found = runs.find(run)
+        found = runs.find(run, trust_code=trust_code)
         with found.lock():
+            found.code.trust()
+            components.notice_changes(found)
             return _resume(found, given, show)
     chosen = settings.resolve(config, given)
     _check_budget(chosen)
     if run is not None:
         runs.check_free(run)  # before time goes into the data
+    code = components.read(chosen, config, given, trust_code)
+    components.try_out(chosen, code)
     data = prepared_data(chosen)
     replayed = _replayed(config, data, given)
-    spec = settings.model_spec(chosen, data.tokenizer.vocab_size, _context(chosen, data))
+    spec = own_code.bound(settings.model_spec(chosen, data.tokenizer.vocab_size, _context(chosen, data)), code)
     _check_memory(spec, chosen)
     compute = devices.choose(
         chosen.machine.device,
@@ -94,6 +100,8 @@ def train(
     chosen = chosen.changed({name: getattr(compute, name) for name in ("device", "precision", "threads")})
     new = runs.create(run, data.corpus)
     with new.lock():
+        code.copy(new.folder / "code")
+        code.trust()
         tokenization.save(data.tokenizer, new.folder / "tokenizer.json")
         if replayed:
             files.write_json(new.folder / "schedule.json", asdict(replayed))
@@ -102,6 +110,7 @@ def train(
                 "created": _now(),
                 "settings": chosen.flat(),
                 "model": spec.to_json(),
+                "code": code.hashes,
                 "parameters": Microformer(spec).num_parameters(),
                 "data": {
                     "fingerprint": data.fingerprint,
@@ -144,7 +153,7 @@ def _resume(run: Run, given: Mapping[str, Any], show: bool) -> Run:
         more = more or after.training.patience != before.training.patience
         if more:
             leg = {"from_step": ended["step"], "from_seconds": ended["seconds"]}
-        if not more or _budget(after, data, leg).used_up(ended["step"], ended["seconds"]):
+        if not more or _budget(after, run.spec, data, leg).used_up(ended["step"], ended["seconds"]):
             notice(
                 f"the run {run.name!r} has ended after {ended['step']:,} steps ({ended['how']}); "
                 f"a larger budget goes on, such as --max-steps {2 * ended['step']}."
@@ -177,7 +186,7 @@ def _train(run: Run, data: corpora.Prepared, show: bool, changed: Mapping[str, A
     legs = run.info["legs"]
     replays = run.info["replays_schedule"] and len(legs) == 1  # not where another budget was asked for since
     recorded = _record(run) if replays else None
-    budget = _budget(run.settings, data, legs[-1], recorded)
+    budget = _budget(run.settings, run.spec, data, legs[-1], recorded)
 
     stopping = EarlyStopping(training.patience)
     observers: list[Observer] = [stopping, _MetricsWriter(run)]
@@ -186,14 +195,15 @@ def _train(run: Run, data: corpora.Prepared, show: bool, changed: Mapping[str, A
         progress = Progress(None if budget.on_the_clock else budget.steps, report.bits_per_nat(data))
         observers.append(progress)
     # Dropout draws from torch's own generator; everything else that is random has one of its own.
-    with _interruption() as asked_to_stop, torch.random.fork_rng(_generators(compute.device)):
+    random = torch.random.fork_rng(_generators(compute.device))
+    with run.code.explained(), _interruption() as asked_to_stop, random:
         torch.manual_seed(training.seed)
         loop = Loop(
             model=model,
-            optimizer=Optimizer(model, _recipe(training, compute)),
+            optimizer=Optimizer(model, _recipe(run, compute)),
             average=Average(model, training.averaging),
             batches=_batches(run, data),
-            schedule=Schedule(training.schedule, training.warmup, training.decay),
+            schedule=components.schedule_of(run.settings, run.code),
             budget=budget,
             plan=Plan(**{name: getattr(training, name) for name in Plan.__dataclass_fields__}),
             device=compute.device,
@@ -321,14 +331,15 @@ def _validation(model: Microformer, data: corpora.Prepared) -> Callable[[], Row]
 def _batches(run: Run, data: corpora.Prepared) -> Shuffled | Streams:
     spec, training, order = run.spec, run.settings.training, run.settings.data.data_order
     sample, counted = spec.max_seq_len * spec.segments, data.counted(data.train)
-    if order == "streams" or (order == "auto" and spec.memory.carries):
+    if order == "streams" or (order == "auto" and spec.carries):
         return Streams(data.train, sample, training.seed, training.batch_size, counted, data.example)
     return Shuffled(data.train, sample, training.seed, counted, data.example)
 
 
-def _recipe(training: settings.TrainingSettings, compute: devices.Compute) -> Recipe:
+def _recipe(run: Run, compute: devices.Compute) -> Recipe:
+    training = run.settings.training
     return Recipe(
-        kind=training.optimizer,
+        kind=components.in_slot(run.settings, "optimizer", run.code) or training.optimizer,
         rate=training.learning_rate,
         weight_decay=training.weight_decay,
         momentum=training.momentum,
@@ -354,9 +365,10 @@ def _check_budget(chosen: Settings) -> None:
         )
 
 
-def _budget(chosen: Settings, data: corpora.Prepared, leg: Mapping[str, Any], recorded: Record | None = None) -> Budget:
-    training, context = chosen.training, _context(chosen, data)
-    sample = context * settings.model_spec(chosen, 1, context).segments
+def _budget(
+    chosen: Settings, spec: ModelSpec, data: corpora.Prepared, leg: Mapping[str, Any], recorded: Record | None = None
+) -> Budget:
+    training, sample = chosen.training, spec.max_seq_len * spec.segments
     return Budget(
         steps=steps_for(training.epochs, training.max_steps, (len(data.train) - 1) / sample, training.batch_size),
         seconds=training.max_minutes * 60 or None,

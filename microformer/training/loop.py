@@ -224,7 +224,7 @@ class Loop:
 
     def _memory(self, part: int, batch: Batch) -> State | None:
         """What the rows of a part of the batch remember; None where nothing is carried from batch to batch."""
-        if not self.model.spec.memory.carries:
+        if not self.model.spec.carries:
             return None
         if part not in self.remembered or not bool(batch.continues.any()):
             return self.model.empty_state()

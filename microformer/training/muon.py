@@ -51,6 +51,8 @@ class Muon(Rule):
         dtype: precision of the orthogonalisation; weights and momentum stay in float32.
     """
 
+    only_matrices = True
+
     def __init__(
         self,
         matrices: Iterable[Tensor] | Iterable[dict[str, Any]],

@@ -1,17 +1,19 @@
 """Optimizers: which rule moves which parameter, by the role that the parameter declares.
 
-Under `muon` the matrices move by Muon and the rest by AdamW; under `adamw` all do. The rates carry over widths: a Muon
+Under `muon` the matrices move by Muon and the rest by AdamW; under `adamw` all do; under a rule of the user's own, what
+it is for. The rates carry over widths: a Muon
 step is scaled by the matrix's shape, and where AdamW moves what is summed over the width, its rate falls with it
 (Yang et al. 2022, "Tensor Programs V"). Knows parameters and rates; no schedules, no files.
 """
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from microformer.models.grammar import Own
 from microformer.models.model import Microformer
 from microformer.training.adamw import AdamW
 from microformer.training.muon import Muon
@@ -32,15 +34,15 @@ class Recipe:
     """How parameters are to be moved.
 
     Args:
-        kind: `muon` or `adamw`.
-        rate: the highest rate; `auto` for what suits the kind and the width.
+        kind: `muon`, `adamw` or a rule of the user's own.
+        rate: the highest rate; `auto` for what suits the kind and the width, which is known of the first two.
         weight_decay: share of the rate by which matrices and embeddings shrink a step.
         momentum: Muon's.
         betas: AdamW's.
         dtype: precision of Muon's orthogonalisation.
     """
 
-    kind: str
+    kind: str | Own
     rate: float | Literal["auto"]
     weight_decay: float
     momentum: float
@@ -58,38 +60,19 @@ class Optimizer:
 
     def __init__(self, model: Microformer, recipe: Recipe):
         self.named = dict(model.named_parameters())
-        roles = model.roles()
-        by_role: dict[str, list[Tensor]] = {role: [] for role in ("matrix", "embedding", "unembedding", "gain", "bias")}
-        for name, parameter in self.named.items():
-            by_role[roles[name]].append(parameter)
-
-        narrower = _WIDTH / model.spec.embed_dim
-        if recipe.kind == "muon":
-            rate = _MUON_RATE if recipe.rate == "auto" else recipe.rate
-            tables, unembedding = rate * _TABLES_SHARE, rate * _UNEMBEDDING_SHARE * min(1.0, narrower)
-        else:
-            rate = _ADAMW_RATE * min(1.0, narrower) if recipe.rate == "auto" else recipe.rate
-            tables = unembedding = rate
-        self.highest = rate
-
-        decay = recipe.weight_decay
-        adamw = [
-            {"params": by_role["embedding"], "lr": tables, "weight_decay": decay},
-            {"params": by_role["unembedding"], "lr": unembedding, "weight_decay": decay},
-            {"params": by_role["gain"] + by_role["bias"], "lr": tables, "weight_decay": 0.0},
-        ]
-        self.parts: list[Rule] = []
-        if recipe.kind == "muon":
-            by_rows: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
-            for name, rows in model.outputs().items():
-                if roles.get(name) == "matrix":
-                    by_rows[rows if len(rows) > 1 else ()].append(self.named[name])
-            groups = [{"params": matrices, "rows": rows} for rows, matrices in by_rows.items()]
-            self.parts.append(Muon(groups, rate, recipe.momentum, decay, recipe.dtype))
-        else:
-            adamw.append({"params": by_role["matrix"], "lr": rate, "weight_decay": decay})
-        groups = [group for group in adamw if group["params"]]
-        self.parts.append(AdamW(groups, rate, recipe.betas))
+        self.highest, tables, unembedding = _rates(recipe, _WIDTH / model.spec.embed_dim)
+        matrices, rest = _groups(model, recipe.weight_decay, self.highest, tables, unembedding)
+        self.parts: list[Rule]
+        match recipe.kind:
+            case "adamw":
+                self.parts = [AdamW(rest + matrices, self.highest, recipe.betas)]
+            case "muon":
+                muon = Muon(matrices, self.highest, recipe.momentum, dtype=recipe.dtype)
+                self.parts = [muon, AdamW(rest, tables, recipe.betas)]
+            case Own() as own if own.says("only_matrices", False):
+                self.parts = [own.build(matrices, self.highest), AdamW(rest, tables, recipe.betas)]
+            case Own() as own:
+                self.parts = [own.build(rest + matrices, self.highest)]
         self._rates = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
     def set_rate(self, share: float) -> None:
@@ -120,3 +103,46 @@ class Optimizer:
             name, what = key.rsplit("/", 1)
             parameter = self.named[name]
             owner[id(parameter)].state[parameter][what] = value.clone().to(parameter.device)
+
+
+def _rates(recipe: Recipe, narrower: float) -> tuple[float, float, float]:
+    """The highest rates: of matrices, of embeddings, gains and biases, and of the unembedding.
+
+    narrower: how much narrower the model is than the one whose rates are known.
+    """
+    adamw = _ADAMW_RATE * min(1.0, narrower)
+    match recipe.kind:
+        case "muon":
+            rate = _MUON_RATE if recipe.rate == "auto" else recipe.rate
+            return rate, rate * _TABLES_SHARE, rate * _UNEMBEDDING_SHARE * min(1.0, narrower)
+        case "adamw":
+            rate = adamw if recipe.rate == "auto" else recipe.rate
+            return rate, rate, rate
+    if recipe.rate == "auto":
+        raise ValueError(f"no rate is known of {recipe.kind}")
+    beside = adamw if isinstance(recipe.kind, Own) and recipe.kind.says("only_matrices", False) else recipe.rate
+    return recipe.rate, beside, beside
+
+
+def _groups(
+    model: Microformer, decay: float, rate: float, tables: float, unembedding: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The groups of matrices, those alike that are as many on one another, and those of the rest."""
+    by_role: dict[str, list[Tensor]] = defaultdict(list)
+    by_rows: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+    roles, outputs = model.roles(), model.outputs()
+    for name, parameter in model.named_parameters():
+        by_role[roles[name]].append(parameter)
+        if roles[name] == "matrix":
+            rows = outputs.get(name, ())
+            by_rows[rows if len(rows) > 1 else ()].append(parameter)
+    matrices = [
+        {"role": "matrix", "params": alike, "rows": rows, "lr": rate, "weight_decay": decay}
+        for rows, alike in by_rows.items()
+    ]
+    rest = [
+        {"role": "embedding", "params": by_role["embedding"], "lr": tables, "weight_decay": decay},
+        {"role": "unembedding", "params": by_role["unembedding"], "lr": unembedding, "weight_decay": decay},
+        {"role": "gain", "params": by_role["gain"] + by_role["bias"], "lr": tables, "weight_decay": 0.0},
+    ]
+    return matrices, [group for group in rest if group["params"]]

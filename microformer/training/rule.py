@@ -6,7 +6,7 @@ The shape of torch.optim.Optimizer without its class, which imports PyTorch's co
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -15,14 +15,20 @@ class Rule(ABC):
     """A way in which parameters are moved.
 
     Args:
-        params: parameters, or groups of them: `params`, and what differs from the defaults.
+        params: parameters, or groups of them: `params`, and what differs from the defaults. An Optimizer's groups have
+            `lr`, `weight_decay`, the `role` of their parameters, and `rows` where a parameter is several matrices on
+            one another.
         defaults: what holds for every group, such as `lr`. A group's may be set anew before any step.
     """
+
+    # Whether it is for matrices alone; then AdamW moves the rest.
+    only_matrices: ClassVar[bool] = False
 
     def __init__(self, params: Iterable[Tensor] | Iterable[dict[str, Any]], **defaults: Any):
         given = list(params)
         groups = given if all(isinstance(one, dict) for one in given) else [{"params": given}]
         self.param_groups: list[dict[str, Any]] = [{**defaults, **group} for group in groups]  # type: ignore[dict-item]
+        # What is remembered of each parameter: tensors, so that checkpoints can keep them.
         self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
 
     @abstractmethod

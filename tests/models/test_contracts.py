@@ -8,18 +8,18 @@ import torch
 from microformer import contracts
 from microformer.models import kernels, state
 from microformer.models.feedforward import MLP
+from microformer.models.grammar import one, per_layer
 from microformer.models.linear import Linear
 from microformer.models.norms import RMSNorm
 from microformer.models.spec import (
     ATTENTION,
     FEEDFORWARD,
+    MEMORY,
     NORM,
     POSITIONS,
     LayerSpec,
     ModelSpec,
     NoPositions,
-    one,
-    per_layer,
 )
 from microformer.models.state import State
 from microformer.models.taps import Scope
@@ -126,6 +126,34 @@ def test_attention_that_looks_ahead_is_found(monkeypatch):
     monkeypatch.setattr(kernels, "Softmax", Leaky)
 
     assert {"causality", "cache"} <= broken_contracts()
+
+
+def test_attention_that_leaves_out_the_positions_bias_or_the_cap_is_found(monkeypatch):
+    monkeypatch.setattr(kernels.Softmax, "capped", lambda self, scores: scores)
+    assert broken_contracts() == {"scores"}
+    monkeypatch.undo()
+
+    mask = kernels.Kernel.added
+    monkeypatch.setattr(kernels.TopK, "added", lambda self, order: mask(self, dataclasses.replace(order, bias=None)))
+    assert broken_contracts(small_spec("topk(3)")) == {"scores"}
+    assert "scores" not in broken_contracts(small_spec("linear"))  # it has none, and says so
+
+
+def test_a_part_that_gives_something_else_than_its_slot_asks_for_is_found(monkeypatch):
+    monkeypatch.setattr(RMSNorm, "forward", lambda self, x: x.double())
+    assert contracts.trial(small_spec()).detail == "RMSNorm gives float64 [2, 8, 16] for float32 [2, 8, 16]"
+    monkeypatch.setattr(RMSNorm, "forward", lambda self, x: x)
+    monkeypatch.setattr(MLP, "forward", lambda self, x, tap: x)
+    assert contracts.trial(small_spec()).detail == "MLP gives float32 [2, 8, 16], and not (y, aux_loss)"
+
+
+def test_a_trial_finds_a_look_ahead_and_a_parameter_that_nothing_reads_and_else_nothing(monkeypatch):
+    assert contracts.trial(small_spec()) is None
+    assert contracts.trial(small_spec(memory=one("xl(5)", MEMORY, "MEMORY"))) is None
+    monkeypatch.setattr(RMSNorm, "forward", lambda self, x: x * self.gain.detach())
+    assert "none reaches" in contracts.trial(small_spec()).detail
+    monkeypatch.setattr(RMSNorm, "forward", lambda self, x: x.flip(1) * self.gain)
+    assert "leaks into" in contracts.trial(small_spec()).detail
 
 
 def test_a_mask_off_by_one_is_found(monkeypatch):

@@ -5,9 +5,10 @@ import torch
 from torch.testing import assert_close
 
 from microformer.errors import MicroformerError
+from microformer.models.grammar import one
 from microformer.models.memory import KNN, XL, Compressive, Retrieval
 from microformer.models.model import Microformer
-from microformer.models.spec import MEMORY, Gelu, LayerSpec, ModelSpec, RMSNorm, Rope, Softmax, Window, one
+from microformer.models.spec import MEMORY, Gelu, LayerSpec, ModelSpec, RMSNorm, Rope, Softmax, Window
 from microformer.models.state import KVCache, Positions, Retrieved, State
 
 VOCAB, CONTEXT = 11, 8

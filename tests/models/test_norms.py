@@ -1,11 +1,14 @@
 """The norms: each the formula it claims, and the gradient written by hand the one that autograd finds."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from microformer.models import norms, spec
 from microformer.models.norms import LayerNorm, RMSNorm
+from microformer.settings import Settings, model_spec
 
 
 def plain_rms(x, gain, eps):
@@ -93,7 +96,8 @@ def test_layernorm_is_its_formula(bias):
 
 
 def test_a_spec_builds_the_norm_it_names_with_its_epsilon():
-    layernorm, rms = (norms.build(kind(eps=0.25), 8, bias=True) for kind in (spec.LayerNorm, spec.RMSNorm))
+    model = model_spec(Settings(), vocab_size=5)
+    layernorm, rms = (norms.build(replace(model, norm=kind(eps=0.25))) for kind in (spec.LayerNorm, spec.RMSNorm))
 
     assert (type(layernorm), layernorm.eps) == (LayerNorm, 0.25)
     assert (type(rms), rms.eps) == (RMSNorm, 0.25)

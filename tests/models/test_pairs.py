@@ -7,6 +7,7 @@ import pytest
 
 from microformer import contracts
 from microformer.errors import SettingsError
+from microformer.models.grammar import one, per_layer
 from microformer.models.spec import ATTENTION as WORDS
 from microformer.models.spec import (
     FEEDFORWARD,
@@ -16,8 +17,6 @@ from microformer.models.spec import (
     POSITIONS,
     LayerSpec,
     ModelSpec,
-    one,
-    per_layer,
 )
 
 # A word alone where it does in a context of 8 what it is for, else with arguments.

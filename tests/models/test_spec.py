@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microformer.errors import SettingsError
+from microformer.models.grammar import Own, one, own, per_layer
 from microformer.models.spec import (
     ATTENTION,
     FEEDFORWARD,
@@ -41,8 +42,6 @@ from microformer.models.spec import (
     Swiglu,
     TopK,
     Window,
-    one,
-    per_layer,
 )
 
 positive = st.floats(1e-12, 1e12)
@@ -121,6 +120,33 @@ def test_a_pattern_is_repeated_until_every_layer_has_its_part(items, more, space
     parts = per_layer(f"{space}{text}{space}", FEEDFORWARD, "FEEDFORWARD", num_layers)
 
     assert list(parts) == (written_out * 20)[:num_layers]
+
+
+def test_a_class_in_a_file_is_named_with_its_arguments_wherever_a_kind_can_be():
+    mine = Own("parts/my_attention.py", "Mine", (("width", 3), ("how", "far"), ("deep", True)))
+    text = 'parts/my_attention.py:Mine(width=3, how="far", deep=True)*2 softmax'
+    assert per_layer(text, ATTENTION, "ATTENTION", 3) == (mine, mine, Softmax())
+    assert str(mine) == "parts/my_attention.py:Mine(width=3, how='far', deep=True)"
+    assert own(str(mine), "OPTIMIZER") == mine
+    assert own("muon", "OPTIMIZER") is None
+    windows = own("C:\\ideas\\mine.py:Mine", "SCHEDULE")
+    assert windows is not None
+    assert windows.file_name == "mine.py"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mine.py", "mine.py:", "mine.py:3", "my ideas/mine.py:Mine", "mine.py:Mine(3)", "mine.py:Mine(a=[1])",
+        "mine.py:Mine(a=b)", "mine.py:Mine(a=1, a=2)", "mine.py:Mine(a=1e999)", "mine.py:Mine(**{'a': 1})",
+        "mine.py:Mine(a=exit())", "mine.py:Mine softmax", "mine.py:Mine*0", "mine.pyx:Mine",
+    ],
+)  # fmt: skip
+def test_a_class_in_a_file_that_is_badly_named_is_refused_with_the_way_to_write_it(text):
+    said = said_of(lambda: one(text, ATTENTION, "ATTENTION"))
+
+    assert "ATTENTION" in said
+    assert "hint: " in said
 
 
 def test_a_kind_takes_its_arguments_by_name_or_in_order():

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from microformer.errors import TrainingError
 from microformer.evaluation import evaluate
+from microformer.models import grammar
 from microformer.models import spec as parts_of
 from microformer.models.model import Microformer
 from microformer.models.spec import Gelu, LayerSpec, ModelSpec, RMSNorm, Rope, Softmax
@@ -20,7 +21,7 @@ from microformer.training.budgets import Budget, Record
 from microformer.training.loop import Loop, Plan
 from microformer.training.observers import EarlyStopping, Observer
 from microformer.training.optimizers import Optimizer, Recipe
-from microformer.training.schedules import Schedule
+from microformer.training.schedules import Linear
 
 VOCAB, CONTEXT = 11, 8
 TEXT = torch.cumsum(torch.randint(3, (700,), generator=torch.Generator().manual_seed(1)), 0).remainder(VOCAB).byte()
@@ -70,7 +71,7 @@ class Trial:
             Rope(),
             RMSNorm(),
             dropout=dropout,
-            memory=parts_of.one(memory, parts_of.MEMORY, "MEMORY"),
+            memory=grammar.one(memory, parts_of.MEMORY, "MEMORY"),
         )
         self.model = Microformer(spec, 1)
         rows, sample = plan.get("batch_size", 4), CONTEXT * spec.segments
@@ -82,7 +83,7 @@ class Trial:
             optimizer=Optimizer(self.model, Recipe(kind, rate, 0.01, 0.95, (0.9, 0.95))),
             average=Average(self.model, averaging),
             batches=Streams(TRAIN, sample, 1, rows) if spec.memory.carries else Shuffled(TRAIN, sample, 1),
-            schedule=Schedule("linear", warmup, 0.4),
+            schedule=Linear(warmup),
             budget=budget or Budget(steps),
             plan=Plan(**{"batch_size": 4, "snapshots": False, "log_every": 5, **plan}),
             device="cpu",

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from microformer.training.schedules import Schedule
+from microformer.training import schedules
 
 KINDS = ["linear", "cosine", "wsd", "constant"]
 MOMENTS = [i / 1000 for i in range(1001)]
@@ -12,7 +12,7 @@ MOMENTS = [i / 1000 for i in range(1001)]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_rate_rises_in_a_line_to_its_highest(kind):
-    schedule = Schedule(kind, warmup=0.1, decay=0.4)
+    schedule = schedules.build(kind, warmup=0.1, decay=0.4)
 
     assert [schedule.rate(progress) for progress in (0.0, 0.025, 0.05)] == pytest.approx([0, 0.25, 0.5])
     assert schedule.rate(0.1) == pytest.approx(1)
@@ -21,7 +21,7 @@ def test_the_rate_rises_in_a_line_to_its_highest(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 1.0])
 def test_the_rate_never_jumps_never_rises_again_and_never_leaves_0_to_1(kind, warmup):
-    rates = [Schedule(kind, warmup, decay=0.3).rate(progress) for progress in MOMENTS]
+    rates = [schedules.build(kind, warmup, decay=0.3).rate(progress) for progress in MOMENTS]
     after = [rate for progress, rate in zip(MOMENTS, rates, strict=True) if progress >= warmup]
 
     assert all(0 <= rate <= 1 for rate in rates)
@@ -33,7 +33,7 @@ def test_the_rate_never_jumps_never_rises_again_and_never_leaves_0_to_1(kind, wa
     ("kind", "middle", "end"), [("linear", 0.5, 0), ("cosine", 0.5, 0), ("wsd", 1, 0), ("constant", 1, 1)]
 )
 def test_each_kind_has_its_way_down(kind, middle, end):
-    schedule = Schedule(kind, warmup=0.0, decay=0.4)
+    schedule = schedules.build(kind, warmup=0.0, decay=0.4)
 
     assert schedule.rate(0.0) == pytest.approx(1)
     assert schedule.rate(0.5) == pytest.approx(middle)
@@ -41,20 +41,20 @@ def test_each_kind_has_its_way_down(kind, middle, end):
 
 
 def test_a_quarter_down_the_cosine_is_above_the_line():
-    assert Schedule("cosine", 0.0, 0.4).rate(0.25) == pytest.approx((1 + 2**-0.5) / 2)
-    assert Schedule("linear", 0.0, 0.4).rate(0.25) == pytest.approx(0.75)
+    assert schedules.build("cosine", 0.0, 0.4).rate(0.25) == pytest.approx((1 + 2**-0.5) / 2)
+    assert schedules.build("linear", 0.0, 0.4).rate(0.25) == pytest.approx(0.75)
 
 
 def test_wsd_falls_in_its_last_share_alone():
-    schedule = Schedule("wsd", warmup=0.1, decay=0.4)
+    schedule = schedules.build("wsd", warmup=0.1, decay=0.4)
 
     assert [schedule.rate(progress) for progress in (0.6, 0.8, 0.9)] == pytest.approx([1, 0.5, 0.25])
-    assert Schedule("wsd", warmup=0.1, decay=0.0).rate(1.0) == 1
+    assert schedules.build("wsd", warmup=0.1, decay=0.0).rate(1.0) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_beyond_the_end_the_rate_is_that_of_the_end(kind):
-    schedule = Schedule(kind, warmup=0.1, decay=0.4)
+    schedule = schedules.build(kind, warmup=0.1, decay=0.4)
 
     assert schedule.rate(1.7) == schedule.rate(1.0)
     assert schedule.rate(-0.1) == schedule.rate(0.0)
@@ -62,4 +62,4 @@ def test_beyond_the_end_the_rate_is_that_of_the_end(kind):
 
 def test_an_unknown_kind_is_a_defect():
     with pytest.raises(ValueError, match="step-wise"):
-        Schedule("step-wise", 0.0, 0.4).rate(0.5)
+        schedules.build("step-wise", 0.0, 0.4)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from microformer.corpora.tasks.base import HELD_OUT, Task
 from microformer.corpora.tasks.copy import Copy
-from microformer.models.spec import one
+from microformer.models.grammar import one
 
 __all__ = ["HELD_OUT", "TASKS", "Copy", "Task", "find"]
 

@@ -26,3 +26,5 @@ def build(kind: spec.FeedForward, model: spec.ModelSpec) -> FeedForward:
             return Gated(model.embed_dim, model.ff_dim, "gelu", bias=model.bias)
         case spec.MoE(experts=experts, k=k, balance=balance):
             return MoE(model.embed_dim, model.ff_dim, experts, k, balance, bias=model.bias)
+        case spec.Own() as own:
+            return own.build(model)

@@ -49,3 +49,5 @@ def build(kind: spec.Attention, model: spec.ModelSpec) -> Kernel:
             return LinearAttention(model)
         case spec.Differential():
             return Differential(model)
+        case spec.Own() as own:
+            return own.build(model)

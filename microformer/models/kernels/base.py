@@ -7,6 +7,9 @@ the paper. Where a kind knows a faster road, it takes it in `forward` and leaves
 nothing of projections, of the heads' meaning or of who owns the memory.
 """
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -24,6 +27,13 @@ class Kernel(nn.Module):
     Args:
         model: whose heads, score cap and attention dropout it works with.
     """
+
+    # What it shows a tap, in this order.
+    tap_names: Sequence[str] = ("hook_attn_scores", "hook_pattern")
+    # Whether there are scores of pairs, which a position's bias is added to and SCORE_CAP squeezes.
+    scores: ClassVar[bool] = True
+    # Whether what it remembers is a cache of keys and values, of which a memory can hold on to some.
+    keeps_keys: ClassVar[bool] = True
 
     def __init__(self, model: ModelSpec):
         super().__init__()
@@ -46,7 +56,7 @@ class Kernel(nn.Module):
 
     def pattern(self, scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
         """How much of each key's value a query takes. Scores are −inf where it may not look."""
-        raise NotImplementedError
+        raise NotImplementedError("a kernel says what its `pattern` is, or has a `forward` that needs none")
 
     def sees(
         self, query: Int[Tensor, "*batch query 1"], key: Int[Tensor, "*batch 1 key"]

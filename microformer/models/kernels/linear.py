@@ -22,6 +22,9 @@ _BLOCK = 64
 class LinearAttention(Kernel):
     """Attention by running sums. Has no use for biases, caps or dropout of a pattern it never makes."""
 
+    scores = False
+    keeps_keys = False
+
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, order: Order, state: LayerState | None, tap: Scope
     ) -> tuple[Tensor, LayerState]:

@@ -31,6 +31,8 @@ def build(model: spec.ModelSpec) -> Memory:
             return Recurrent(tokens, model)
         case spec.KNN(size=size):
             return KNN(size)
+        case spec.Own() as own:
+            return own.build(model)
 
 
 def retrieval(model: spec.ModelSpec, block: int) -> Retrieval | None:

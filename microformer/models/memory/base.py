@@ -1,17 +1,22 @@
 """What every memory may do; a kind overrides what it is about, and leaves the rest as it is here: no memory at all."""
 
+from typing import ClassVar, cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from microformer.models.state import State
+from microformer.models.state import KVCache, State
 
 
 class Memory(nn.Module):
     """Nothing goes over, and a text ends with the context."""
 
     # Whether a text goes on past the context, segment after segment.
-    carries = False
+    carries: ClassVar[bool] = False
+    # The most keys of earlier segments that a layer sees, and through how many segments the gradient goes.
+    kept: ClassVar[int] = 0
+    segments: ClassVar[int] = 1
     # How many memory tokens stand before each segment.
     tokens = 0
 
@@ -36,6 +41,11 @@ class Memory(nn.Module):
             written: what the model made of the tokens after it, if there are any.
         """
         raise AssertionError("no segment follows where nothing is carried")
+
+
+def caches(state: State) -> tuple[KVCache, ...]:
+    """The keys and values of every layer, after a full segment."""
+    return cast(tuple[KVCache, ...], state.layers)
 
 
 def slots(state: State, device: torch.device) -> Tensor:

@@ -7,13 +7,11 @@ score is the mean of the scores of those it stands for, turned to their own posi
 for biases) is where the first of them did.
 """
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
-from microformer.models.memory.base import Memory, slots
-from microformer.models.state import KVCache, State
+from microformer.models.memory.base import Memory, caches, slots
+from microformer.models.state import State
 
 
 class Compressive(Memory):
@@ -32,8 +30,8 @@ class Compressive(Memory):
         self.length, self.pooled, self.rate = length, pooled, rate
 
     def between(self, state: State, written: Tensor | None) -> State:
-        caches = cast(tuple[KVCache, ...], state.layers)
-        past = slots(state, caches[0].keys.device)
+        layers = caches(state)
+        past = slots(state, layers[0].keys.device)
         pooled = state.pooled
         groups = max(0, len(past) - pooled - self.length) // self.rate
         kept = min(self.pooled, pooled + groups)
@@ -45,5 +43,4 @@ class Compressive(Memory):
 
         first = pooled + self.rate * torch.arange(groups, device=past.device)
         past = torch.cat([past[:pooled], past[first], past[pooled + groups * self.rate :]])[gone:]
-        layers = tuple(one.map(compressed) for one in caches)
-        return state.next_segment(layers, past=past, pooled=kept)
+        return state.next_segment(tuple(one.map(compressed) for one in layers), past=past, pooled=kept)

@@ -20,6 +20,7 @@ class Recurrent(MemoryTokens):
     """Memory tokens that go over from segment to segment; the first segment of a text reads learned ones."""
 
     carries = True
+    segments = 2
 
     def before(self, state: State, rows: int) -> Float[Tensor, "batch token d_model"]:
         learned = self.learned.expand(rows, -1, -1)

@@ -8,12 +8,10 @@ kept, as in Wu et al. 2022, "Memorizing Transformers", and in generation's cache
 into the last segment: the loop cuts it between batches.
 """
 
-from typing import cast
-
 from torch import Tensor
 
-from microformer.models.memory.base import Memory, slots
-from microformer.models.state import KVCache, State
+from microformer.models.memory.base import Memory, caches, slots
+from microformer.models.state import State
 
 
 class XL(Memory):
@@ -30,6 +28,6 @@ class XL(Memory):
         self.length = length
 
     def between(self, state: State, written: Tensor | None) -> State:
-        caches = cast(tuple[KVCache, ...], state.layers)
-        past = slots(state, caches[0].keys.device)[-self.length :]
-        return state.next_segment(tuple(one.last(len(past)) for one in caches), past=past)
+        layers = caches(state)
+        past = slots(state, layers[0].keys.device)[-self.length :]
+        return state.next_segment(tuple(one.last(len(past)) for one in layers), past=past)

@@ -26,3 +26,5 @@ def build(model: spec.ModelSpec) -> PositionKind:
             return T5(model.num_heads, buckets, distance)
         case spec.NoPositions():
             return PositionKind()
+        case spec.Own() as own:
+            return own.build(model)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -56,6 +57,17 @@ class Order:
 class PositionKind(nn.Module):
     """No positions at all: nothing is added, turned or biased."""
 
+    # Which of the three places below a kind takes.
+    embeds: ClassVar[bool] = False
+    rotates: ClassVar[bool] = False
+    biases: ClassVar[bool] = False
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        cls.embeds = cls.embed is not PositionKind.embed
+        cls.rotates = cls.turn is not PositionKind.turn
+        cls.biases = cls.bias is not PositionKind.bias
+
     def embed(self, position: Int[Tensor, "*batch pos"]) -> Float[Tensor, "*batch pos d_model"] | None:
         """What is added to the embeddings of tokens at `position`; None for nothing."""
         return None
@@ -73,18 +85,3 @@ class PositionKind(nn.Module):
     def order(self, where: Positions, dtype: torch.dtype) -> Order:
         """What all layers of a forward pass in `dtype` are told."""
         return Order(where, self.turn(where.query, dtype), self.bias if self.biases else None)
-
-    @property
-    def embeds(self) -> bool:
-        """Whether `embed` adds anything."""
-        return type(self).embed is not PositionKind.embed
-
-    @property
-    def rotates(self) -> bool:
-        """Whether queries and keys are turned."""
-        return type(self).turn is not PositionKind.turn
-
-    @property
-    def biases(self) -> bool:
-        """Whether something is added to the scores."""
-        return type(self).bias is not PositionKind.bias
