@@ -9,7 +9,7 @@ NUM_HEADS = 4  # attention heads a layer; divides EMBED_DIM
 NUM_LAYERS = 2  # blocks
 FF_DIM = 256  # width of the feed-forward's middle
 MAX_SEQ_LEN = 128  # context: how many tokens the model sees at once
-VOCAB_SIZE = 100  # Overridden at runtime (only TOKENIZER = "bpe" reads it)
+VOCAB_SIZE = 100  # Overridden at runtime (read by TOKENIZER bpe, wordpiece, unigram)
 ATTENTION = "softmax"  # softmax, window, strided, fixed, sparsemax, entmax15, topk, sigmoid, linear, differential
 MEMORY = "none"  # what goes over from segment to segment: none, xl, compressive, recurrent, tokens, knn
 NUM_KV_HEADS = "auto"  # heads of keys and values, shared by the heads of queries; auto: NUM_HEADS
@@ -35,7 +35,7 @@ NGRAM_DROPOUT = 0.0  # share of n-grams left out while training (only NGRAMS abo
 # The data
 CORPUS = "tinyshakespeare"  # a named corpus, a file or a folder; data/corpus.txt comes before the default
 ENCODING = "utf-8"  # of the corpus's files
-TOKENIZER = "char"  # char, byte, bpe
+TOKENIZER = "char"  # char, byte, bpe, wordpiece, unigram
 DATA_ORDER = "auto"  # shuffled windows, or streams that read on; auto: streams where a memory is carried
 VAL_FRACTION = 0.1  # share of the text, at its end, kept for validation; 0 for none
 

@@ -226,7 +226,9 @@ def _add_prepare(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--input", nargs="+", metavar="PATH", help="files, folders, or - for standard input")
     verb.add_argument("--config", metavar="FILE", help="a config file or the name of a ready one [config.py]")
     _add_settings(verb, ["data"])
-    verb.add_argument("--vocab-size", metavar="N", help="size of a vocabulary that is trained (bpe)")
+    verb.add_argument(
+        "--vocab-size", metavar="N", help="size of a vocabulary that is learned (bpe, wordpiece, unigram)"
+    )
 
 
 def _prepare(args: argparse.Namespace) -> int:
@@ -309,8 +311,8 @@ def _add_trust(verb: argparse.ArgumentParser) -> None:
 
 def _add_unknown(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--unknown", type=_one_of("--unknown", "error", "skip"), default="error", metavar="WHAT",
-        help="what becomes of characters not in the vocabulary: error or skip [error]",
+        "--unknown", type=_one_of("--unknown", "error", "skip", "replace"), default="error", metavar="WHAT",
+        help="what becomes of characters not in the vocabulary: error, skip or replace (é: e) [error]",
     )  # fmt: skip
 
 

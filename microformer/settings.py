@@ -56,8 +56,8 @@ class ModelSettings:
     ff_dim: int = setting(256, "width of the feed-forward's middle", least=1, most=2**20)
     max_seq_len: int = setting(128, "context: how many tokens the model sees at once", least=2, most=2**24)
     vocab_size: int = setting(
-        100, "overridden at runtime: a tokenizer that is trained to a size (bpe) reads it, others decide it",
-        least=1, most=2**24, read_when=("tokenizer", ("bpe",)),
+        100, "overridden at runtime: tokenizers that are learned (bpe, wordpiece, unigram) read it, others decide it",
+        least=1, most=2**24, read_when=("tokenizer", ("bpe", "wordpiece", "unigram")),
     )  # fmt: skip
     attention: str = setting("softmax", f"attention of each layer: {', '.join(spec.ATTENTION)}")
     positions: str = setting("rope", f"how order is told: {', '.join(spec.POSITIONS)}; rope(base=10000)")
@@ -105,7 +105,7 @@ class DataSettings:
         "tinyshakespeare", "a named corpus, a file or a folder; data/corpus.txt comes before the default"
     )
     encoding: str = setting("utf-8", "encoding of the corpus's files")
-    tokenizer: str = setting("char", "what a token is", choices=("char", "byte", "bpe"))
+    tokenizer: str = setting("char", "what a token is", choices=("char", "byte", "bpe", "wordpiece", "unigram"))
     data_order: str = setting(
         "auto", "shuffled windows, or streams that read on; auto: streams where a memory is carried, else shuffled",
         choices=("auto", "shuffled", "streams"),

@@ -148,7 +148,7 @@ def test_importing_the_package_does_not_import_torch():
         (
             ["generate", "--unknown", "drop"],
             "--unknown 'drop' is not known.",
-            "There are: error, skip.",
+            "There are: error, skip, replace.",
         ),
         (["generate", "--top-k", "few"], "--top-k 'few' is not a whole number.", "give one, such as 1."),
         (["generate", "--prompt"], "--prompt: expected one argument.", None),

@@ -34,7 +34,8 @@ from microformer.corpora.prepared import (
 )
 from microformer.corpora.reading import STANDARD_INPUT, Source, Text, expanded, opened, shown
 from microformer.errors import DataError, MicroformerError, SettingsError, nearest, notice
-from microformer.tokenization import KINDS, Tokenizer
+from microformer.tokenization import KINDS, LEARNED, Tokenizer
+from microformer.tokenization.char import CharTokenizer
 
 CORPUS_FILE = "corpus.txt"
 # Below this there is nothing to learn, and the last tenth is no validation. A corpus of 5 KB is fine.
@@ -60,7 +61,7 @@ def prepare(
     Args:
         folder: where the set goes; it replaces the one that is there.
         source: what to read.
-        tokenizer: one of `tokenization.KINDS`. What has to be learned (bpe) is learned from the training part alone.
+        tokenizer: one of `tokenization.KINDS`. What has to be learned is learned from the training part alone.
         vocab_size: for tokenizers that can choose; None lets the text decide.
         val_fraction: from 0, which makes no validation part, to below 1.
         progress: told the stage, the bytes done and the bytes in all.
@@ -213,7 +214,7 @@ def _interrupted(folder: Path) -> Source | None:
 
 def _changed_settings(then: dict[str, Any], now: dict[str, Any]) -> str | None:
     for name, spelt in (("tokenizer", "TOKENIZER"), ("vocab_size", "VOCAB_SIZE"), ("val_fraction", "VAL_FRACTION")):
-        if name == "vocab_size" and now["tokenizer"] != "bpe":
+        if name == "vocab_size" and now["tokenizer"] not in LEARNED:
             continue
         if then[name] != now[name]:
             old, new = ("left alone" if value is None else value for value in (then[name], now[name]))
@@ -313,9 +314,9 @@ def _prepare(folder: Path, source: Source, settings: dict[str, Any], progress: P
 
 
 def _check_task(task: tasks.Task, settings: dict[str, Any]) -> None:
-    if settings["tokenizer"] == "bpe":
+    if settings["tokenizer"] in LEARNED:
         raise SettingsError(
-            f"{task.name} counts its answers in characters, and TOKENIZER 'bpe' joins them.",
+            f"{task.name} counts its answers in characters, and TOKENIZER {settings['tokenizer']!r} joins them.",
             "use TOKENIZER = 'char' or 'byte'.",
         )
     if settings["val_fraction"] != tasks.HELD_OUT:
@@ -399,7 +400,8 @@ def _vocabulary(text: Text, survey: _Survey, source: Source, settings: dict[str,
     if text.size == 0:
         raise DataError(f"{source} is empty.", "put the text to learn from into it, or name another.")
     whole = survey.chunks()
-    tokenizer = None if kind == "bpe" else tokenization.train(kind, whole)
+    # Of what is learned in characters the alphabet is the whole text's, or validation could not be encoded.
+    tokenizer = None if kind == "bpe" else tokenization.train("char" if kind in LEARNED else kind, whole)
     for _ in whole:
         pass  # what the tokenizer had no need to see is counted all the same
     if survey.characters < FEWEST_CHARACTERS:
@@ -414,9 +416,11 @@ def _vocabulary(text: Text, survey: _Survey, source: Source, settings: dict[str,
             f"VAL_FRACTION {settings['val_fraction']} leaves none of {survey.characters} characters to train on.",
             "use less, such as 0.1.",
         )
-    if tokenizer is None:
+    if kind in LEARNED:
         training_part = _Rest(text.chunks()).take(train_characters)
-        tokenizer = tokenization.train(kind, training_part, settings["vocab_size"])
+        alphabet = tokenizer.alphabet if isinstance(tokenizer, CharTokenizer) else ""
+        tokenizer = tokenization.train(kind, training_part, settings["vocab_size"], alphabet)
+    assert tokenizer is not None
     return tokenizer, train_characters
 
 

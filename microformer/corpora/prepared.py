@@ -76,9 +76,8 @@ class Prepared:
         """What a user wants to know of a preparation: size, vocabulary, split, seconds and MB/s. Three lines."""
         text, train, val, settings = (self.manifest[key] for key in ("text", "train", "val", "settings"))
         seconds = self.manifest["seconds"]
-        chosen = (
-            ", a size chosen to suit the text" if settings["tokenizer"] == "bpe" and not settings["vocab_size"] else ""
-        )
+        left_alone = settings["tokenizer"] in tokenization.LEARNED and not settings["vocab_size"]
+        chosen = ", a size chosen to suit the text" if left_alone else ""
         parts = f"train {train['characters']:,} characters"
         if train["tokens"] != train["characters"]:
             parts += f" in {train['tokens']:,} tokens"

@@ -11,6 +11,7 @@ from microformer.errors import DataError, GenerationError, notice
 from microformer.models.spec import LinearAttention
 from microformer.pipeline.preparing import data_of
 from microformer.runs import Run
+from microformer.tokenization import Unknown
 
 
 def generate(
@@ -23,7 +24,7 @@ def generate(
     top_p: float = 1.0,
     min_p: float = 0.0,
     seed: int = 0,
-    unknown: Literal["error", "skip"] = "error",
+    unknown: Unknown = "error",
 ) -> str:
     """The prompt and what the run's model makes of it.
 
@@ -33,7 +34,7 @@ def generate(
         max_new_tokens: how many tokens are added.
         temperature, top_k, top_p, min_p: see `generation.Sampler`.
         seed: the same one gives the same text.
-        unknown: whether characters that the vocabulary lacks are refused or skipped.
+        unknown: whether characters that the vocabulary lacks are refused, skipped or replaced.
 
     Raises:
         MicroformerError: an empty prompt, an unknown character, a value out of range.
@@ -43,7 +44,7 @@ def generate(
     return as_read(run, prompt, unknown) + "".join(piece for _, piece in pieces)
 
 
-def as_read(run: Run, prompt: str, unknown: Literal["error", "skip"] = "error") -> str:
+def as_read(run: Run, prompt: str, unknown: Unknown = "error") -> str:
     """The prompt without what the model can't read.
 
     Raises:
@@ -59,7 +60,7 @@ def stream_text(
     max_new_tokens: int,
     *,
     seed: int = 0,
-    unknown: Literal["error", "skip"] = "error",
+    unknown: Unknown = "error",
     stop: str = "",
     compile: bool = False,
 ) -> Iterator[tuple[int, str]]:
@@ -134,7 +135,7 @@ def evaluate(
     split: str = "val",
     text: str | None = None,
     context: Literal["blocks", "sliding"] = "blocks",
-    unknown: Literal["error", "skip"] = "error",
+    unknown: Unknown = "error",
 ) -> dict[str, Any]:
     """The exact loss of a run's model over a split of its data, or over a text.
 
@@ -142,7 +143,7 @@ def evaluate(
         split: `train` or `val`, of the data the run was trained on.
         text: scored instead of a split; its first token has nothing before it and is not scored.
         context: `blocks` or `sliding`, see the evaluation module.
-        unknown: whether characters of `text` that the vocabulary lacks are refused or left out.
+        unknown: whether characters of `text` that the vocabulary lacks are refused, left out or replaced.
 
     Returns:
         nats_per_token, bits_per_char, bits_per_byte, perplexity, tokens; of a task's split, exact_match too, and all of

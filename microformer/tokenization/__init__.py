@@ -1,4 +1,4 @@
-"""Text to ids and back: by character, by byte, or by frequent pairs of bytes. No torch.
+"""Text to ids and back: by character, by byte, or by pieces that are frequent in a text. No torch.
 
 A tokenizer is trained on text, or loaded from the JSON that `save` writes: `vocab.json` of prepared data and
 `tokenizer.json` of a run are such files.
@@ -12,25 +12,29 @@ from microformer import files
 from microformer.errors import DataError, SettingsError, nearest
 from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown
 
-__all__ = ["KINDS", "StreamDecoder", "Tokenizer", "Unknown", "from_dict", "load", "save", "train"]
+__all__ = ["KINDS", "LEARNED", "StreamDecoder", "Tokenizer", "Unknown", "from_dict", "load", "save", "train"]
 
-KINDS = ("char", "byte", "bpe")
+KINDS = ("char", "byte", "bpe", "wordpiece", "unigram")
+# Those whose vocabulary is learned, to a size.
+LEARNED = ("bpe", "wordpiece", "unigram")
 
 
-def train(kind: str, chunks: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+def train(kind: str, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> Tokenizer:
     """A tokenizer for a text.
 
     Args:
         kind: one of KINDS.
         chunks: consecutive parts of the text. They are read once; by "byte", which needs no text, not at all.
-        vocab_size: how many tokens, where the kind can choose ("bpe"); None picks a size that suits the text. The
+        vocab_size: how many tokens, where the kind is one of LEARNED; None picks a size that suits the text. The
             other kinds have the size that they must have.
+        alphabet: characters that it must be able to encode besides those of the text, where it is learned in
+            characters ("wordpiece", "unigram").
 
     Raises:
         SettingsError: there is no such kind, or it can't have this size.
         DataError: a text that this kind can't use.
     """
-    return _named(kind).train(chunks, vocab_size)
+    return _named(kind).train(chunks, vocab_size, alphabet)
 
 
 def from_dict(data: Any) -> Tokenizer:
@@ -68,7 +72,7 @@ def save(tokenizer: Tokenizer, path: Path) -> None:
 
 
 def _named(kind: str) -> type[Tokenizer]:
-    # Imported only when chosen: the BPE library costs start-up time that a character model need not pay.
+    # Imported only when chosen: the library costs start-up time that a character model need not pay.
     match kind:
         case "char":
             from microformer.tokenization.char import CharTokenizer
@@ -82,6 +86,14 @@ def _named(kind: str) -> type[Tokenizer]:
             from microformer.tokenization.bpe import BpeTokenizer
 
             return BpeTokenizer
+        case "wordpiece":
+            from microformer.tokenization.wordpiece import WordPieceTokenizer
+
+            return WordPieceTokenizer
+        case "unigram":
+            from microformer.tokenization.unigram import UnigramTokenizer
+
+            return UnigramTokenizer
     meant = nearest(kind, KINDS)
     known = f"the kinds are {', '.join(KINDS)}."
     raise SettingsError(f'there is no tokenizer "{kind}".', f'did you mean "{meant}"? {known}' if meant else known)

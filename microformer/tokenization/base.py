@@ -5,6 +5,7 @@ the chunks are cut.
 """
 
 import codecs
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, SupportsIndex
@@ -14,7 +15,12 @@ from jaxtyping import Integer
 
 from microformer.errors import DataError
 
-Unknown = Literal["error", "skip"]
+Unknown = Literal["error", "skip", "replace"]
+# What may stand for a character that a vocabulary lacks: the plain form of marks that typesetters and phones put in.
+_PLAIN = str.maketrans(
+    {"‘": "'", "’": "'", "‚": ",", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "−": "-",
+     "‐": "-", "‑": "-", "…": "...", "×": "x", "•": "-", "\u00a0": " ", "\u2009": " ", "\u202f": " "}
+)  # fmt: skip
 
 
 class StreamDecoder(ABC):
@@ -40,7 +46,7 @@ class Tokenizer(ABC):
 
     @classmethod
     @abstractmethod
-    def train(cls, chunks: Iterable[str], vocab_size: int | None = None) -> "Tokenizer":
+    def train(cls, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> "Tokenizer":
         """A tokenizer for a text; arguments and errors as for `microformer.tokenization.train`."""
 
     @property
@@ -63,7 +69,8 @@ class Tokenizer(ABC):
 
         Args:
             chunks: consecutive parts of one text, cut anywhere between two characters.
-            unknown: what becomes of characters that the vocabulary lacks: "error" refuses them, "skip" drops them.
+            unknown: what becomes of characters that the vocabulary lacks: "error" refuses them, "skip" drops them,
+                "replace" puts the plainest known form in their place (é: e; “: "; else ? or a space).
 
         Raises:
             DataError: characters that the vocabulary lacks, named, unless they are skipped.
@@ -128,14 +135,40 @@ class ByteStreamDecoder(StreamDecoder):
         return self._decoder.decode(b"", final=True)
 
 
+def known(text: str, alphabet: frozenset[str], unknown: Unknown) -> str:
+    """The text with nothing in it that the alphabet lacks.
+
+    Raises:
+        DataError: it has such characters, unless they are to be skipped or replaced.
+    """
+    lacking = set(text) - alphabet
+    if not lacking:
+        return text
+    if unknown == "error":
+        raise unknown_characters(character for character in text if character in lacking)
+    instead = dict.fromkeys(lacking, "")
+    if unknown == "replace":
+        instead = {character: plainest(character, alphabet) for character in lacking}
+    return text.translate(str.maketrans(instead))
+
+
+def plainest(character: str, alphabet: frozenset[str]) -> str:
+    """The nearest to a character that can be written in an alphabet: without its accents, in ASCII, in the other case;
+    else a question mark or a space; "" where not even these are there."""
+    ways = [character.translate(_PLAIN), unicodedata.normalize("NFKC", character)]
+    bare = "".join(one for one in unicodedata.normalize("NFKD", character) if not unicodedata.combining(one))
+    ways += [bare, bare.translate(_PLAIN), bare.lower(), bare.upper(), "\ufffd", "?", " "]
+    return next((way for way in ways if way and set(way) <= alphabet), "")
+
+
 def utf8(text: str, unknown: Unknown = "error") -> bytes:
     """UTF-8 for text that may hold lone surrogates (half characters, as from a badly encoded command line).
 
     Raises:
-        DataError: it holds one, unless `unknown` is "skip".
+        DataError: it holds one, unless it is to be skipped, or replaced by a question mark.
     """
     try:
-        return text.encode("utf-8", "strict" if unknown == "error" else "ignore")
+        return text.encode("utf-8", {"error": "strict", "skip": "ignore", "replace": "replace"}[unknown])
     except UnicodeEncodeError as error:
         raise unknown_characters(text[error.start : error.end]) from error
 
@@ -148,5 +181,5 @@ def unknown_characters(characters: Iterable[str]) -> DataError:
     count = "1 character" if len(distinct) == 1 else f"{len(distinct)} different characters"
     return DataError(
         f"the vocabulary lacks {count} of this text: {shown}{more}.",
-        "leave them out, or have them dropped: --unknown skip.",
+        "leave them out, or have them dropped or replaced: --unknown skip, --unknown replace.",
     )

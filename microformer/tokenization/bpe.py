@@ -6,7 +6,6 @@ and run by Hugging Face's `tokenizers`; this file adds what it lacks: text that 
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, SupportsIndex
@@ -18,18 +17,12 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from microformer.errors import DataError, SettingsError
 from microformer.tokenization.base import ByteStreamDecoder, StreamDecoder, Tokenizer, Unknown, utf8
+from microformer.tokenization.cutting import cut
 
 SMALLEST = 256
 _SMALLEST_CHOSEN = 512
 _LARGEST_CHOSEN = 8192
-# Lengths in characters: of a piece that is handed to one core, and of the longest stretch kept together that has no
-# place to cut. A stretch as long as that is no word of any language.
-_PIECE = 1 << 14
-_LONGEST = 1 << 20
 _PIECES_AT_ONCE = 64
-# Python calls more characters whitespace than GPT-2's pattern does. On these four, and on what Python calls none, they
-# agree.
-_CUT = re.compile(r"(?<=\S)[ \n\r\t]")
 
 
 class BpeTokenizer(Tokenizer):
@@ -51,13 +44,14 @@ class BpeTokenizer(Tokenizer):
         self._pieces = tuple(bytes(byte_of[character] for character in token) for token in tokens)
 
     @classmethod
-    def train(cls, chunks: Iterable[str], vocab_size: int | None = None) -> "BpeTokenizer":
+    def train(cls, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> "BpeTokenizer":
         """Learns the pairs of a text that comes in chunks. The same text gives the same tokens, however it is cut.
 
         Args:
             chunks: consecutive parts of one text.
             vocab_size: how many tokens. None chooses: near the square root of the text's length, a power of two from
                 512 to 8,192 (Tiny Shakespeare: 1,024), or less where the text has not so many pairs.
+            alphabet: left aside; all bytes are there.
 
         Raises:
             SettingsError: a size below 256, the bytes themselves, or above what the text has pairs for.
@@ -71,7 +65,7 @@ class BpeTokenizer(Tokenizer):
 
         def counted() -> Iterator[str]:
             nonlocal length
-            for piece in _cut(chunks):
+            for piece in cut(chunks):
                 length += len(piece)
                 yield utf8(piece).decode("utf-8")
 
@@ -102,7 +96,7 @@ class BpeTokenizer(Tokenizer):
     def encode_chunks(
         self, chunks: Iterable[str], unknown: Unknown = "error"
     ) -> Iterator[Integer[np.ndarray, "token"]]:
-        pieces = (utf8(piece, unknown).decode("utf-8") for piece in _cut(chunks))
+        pieces = (utf8(piece, unknown).decode("utf-8") for piece in cut(chunks))
         while batch := list(islice(pieces, _PIECES_AT_ONCE)):
             for encoding in self._backend.encode_batch(batch):
                 yield np.array(encoding.ids, self.dtype)
@@ -144,36 +138,3 @@ def _shown_bytes() -> list[str]:
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(value) if value in printable else chr(next(others)) for value in range(256)]
-
-
-def _cut(chunks: Iterable[str]) -> Iterator[str]:
-    """The same text cut where its tokens are cut anyway, however it came.
-
-    GPT-2's pattern never joins whitespace to what stands before it, so directly before a space that follows a
-    non-space nothing is lost. Where the text goes on for _LONGEST characters without such a place it is cut there, at
-    a place that depends on the text alone.
-    """
-    text = ""
-    for chunk in chunks:
-        text += chunk
-        start = 0
-        while (end := _end_of_piece(text, start)) is not None:
-            yield text[start:end]
-            start = end
-        text = text[start:]
-    while text:
-        end = _end_of_piece(text, 0) or len(text)
-        yield text[:end]
-        text = text[end:]
-
-
-def _end_of_piece(text: str, start: int) -> int | None:
-    """Where the piece that begins at `start` ends, or None while only more text can tell."""
-    if len(text) - start <= _PIECE:
-        return None
-    for place in range(start + _PIECE, start, -1):
-        if _CUT.match(text, place):
-            return place
-    if cut := _CUT.search(text, start + _PIECE, start + _LONGEST + 1):
-        return cut.start()
-    return start + _LONGEST if len(text) - start > _LONGEST else None

@@ -17,8 +17,8 @@ class ByteTokenizer(Tokenizer):
     kind = "byte"
 
     @classmethod
-    def train(cls, chunks: Iterable[str], vocab_size: int | None = None) -> "ByteTokenizer":
-        """Needs no text: `chunks` are not read, and `vocab_size` is left aside."""
+    def train(cls, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> "ByteTokenizer":
+        """Needs no text: `chunks` are not read, and the rest is left aside."""
         return cls()
 
     @property

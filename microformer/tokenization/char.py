@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from microformer.errors import DataError
-from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown, unknown_characters, utf8
+from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown, known, unknown_characters, utf8
 
 _CODE_POINTS = 0x110000
 # Pieces that stay in a core's cache while they are looked up.
@@ -30,6 +30,7 @@ class CharTokenizer(Tokenizer):
         if not alphabet or len(set(alphabet)) != len(alphabet):
             raise DataError("a character vocabulary needs at least one character, and each only once.")
         self.alphabet = alphabet
+        self._known = frozenset(alphabet)
         self._codes = _codes(alphabet)
         # -1 marks what the vocabulary lacks.
         self._ids = np.full(_CODE_POINTS, -1, np.int32)
@@ -39,12 +40,12 @@ class CharTokenizer(Tokenizer):
         self._ascii_ids = np.where(self._ids[:256] >= 0, self._ids[:256], 0).astype(np.uint8).tobytes()
 
     @classmethod
-    def train(cls, chunks: Iterable[str], vocab_size: int | None = None) -> "CharTokenizer":
+    def train(cls, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> "CharTokenizer":
         """The alphabet of a text that comes in chunks.
 
         Args:
             chunks: consecutive parts of one text.
-            vocab_size: left aside; the text decides.
+            vocab_size, alphabet: left aside; the text decides.
 
         Raises:
             DataError: the text is empty, or holds half a character (a lone surrogate).
@@ -61,11 +62,11 @@ class CharTokenizer(Tokenizer):
                 for codes in _blocks(chunk):
                     seen[codes[~seen.take(codes)]] = True
         seen[list(ascii_seen)] = True
-        alphabet = "".join(map(chr, np.flatnonzero(seen)))
-        if not alphabet:
+        found = "".join(map(chr, np.flatnonzero(seen)))
+        if not found:
             raise DataError("there is no vocabulary in an empty text.")
-        utf8(alphabet)
-        return cls(alphabet)
+        utf8(found)
+        return cls(found)
 
     @property
     def vocab_size(self) -> int:
@@ -75,7 +76,8 @@ class CharTokenizer(Tokenizer):
         self, chunks: Iterable[str], unknown: Unknown = "error"
     ) -> Iterator[Integer[np.ndarray, "token"]]:
         for chunk in chunks:
-            yield self._encode_ascii(chunk, unknown) if chunk.isascii() else self._encode_any(chunk, unknown)
+            written = known(chunk, self._known, unknown) if unknown == "replace" else chunk
+            yield self._encode_ascii(written, unknown) if written.isascii() else self._encode_any(written, unknown)
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         return self._codes[self._checked(ids)].astype("<u4").tobytes().decode("utf-32-le")

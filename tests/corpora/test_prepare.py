@@ -60,8 +60,8 @@ def test_streaming_gives_what_encoding_in_memory_gives(tokenizer, val_fraction, 
     prepared = prepare("data", Source.files("book.txt"), tokenizer=tokenizer, val_fraction=val_fraction)
 
     in_train = int(len(TEXT) * (1 - val_fraction))
-    learned_from = TEXT if tokenizer != "bpe" else TEXT[:in_train]
-    oracle = tokenization.train(tokenizer, [learned_from])
+    learned_from = TEXT[:in_train] if tokenizer in tokenization.LEARNED else TEXT
+    oracle = tokenization.train(tokenizer, [learned_from], alphabet=TEXT)
     assert prepared.tokenizer.to_dict() == oracle.to_dict()
     assert prepared.train.numpy().tolist() == oracle.encode(TEXT[:in_train]).tolist()
     if val_fraction:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from microformer import tokenization
 from microformer.errors import SettingsError
-from microformer.tokenization import bpe
+from microformer.tokenization import cutting
 
 WORDS = ["the", "then", "there", "a", "about", "it's", "we'll", "1999", "--", "...", "é", "生", "🙂"]
 TEXT = " ".join(random.Random(0).choices(WORDS, k=3000))
@@ -30,8 +30,8 @@ awkward_text = st.lists(awkward, max_size=60).map("".join)
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Cuts texts of a few characters as texts of megabytes are cut."""
-    monkeypatch.setattr(bpe, "_PIECE", 4)
-    monkeypatch.setattr(bpe, "_LONGEST", 10**6)
+    monkeypatch.setattr(cutting, "PIECE", 4)
+    monkeypatch.setattr(cutting, "LONGEST", 10**6)
 
 
 def in_pieces_of(text, length):
@@ -45,15 +45,15 @@ def joined(tokenizer, chunks):
 @given(awkward_text)
 def test_cutting_a_text_into_pieces_changes_no_id(text):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bpe, "_PIECE", 4)
+        patch.setattr(cutting, "PIECE", 4)
         assert TOKENIZER.encode(text).tolist() == LIBRARY.encode(text).ids
 
 
 @given(awkward_text, st.integers(1, 9))
 def test_a_stretch_without_a_place_to_cut_is_cut_alike_however_it_comes(text, length):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bpe, "_PIECE", 3)
-        patch.setattr(bpe, "_LONGEST", 5)
+        patch.setattr(cutting, "PIECE", 3)
+        patch.setattr(cutting, "LONGEST", 5)
         whole = TOKENIZER.encode(text).tolist()
         assert joined(TOKENIZER, in_pieces_of(text, length)) == whole
         assert TOKENIZER.decode(whole) == text

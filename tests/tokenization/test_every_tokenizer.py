@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from microformer import tokenization
 from microformer.errors import DataError, FileError, SettingsError
+from microformer.tokenization.pieces import normalised
 
 TEXT = "To be, or not to be: that's the question.\n\n  «Être ou ne pas être» — 生きるべきか 🙂‍↔️ 12 345\r\n" * 20
-TOKENIZERS = {kind: tokenization.train(kind, [TEXT], 300 if kind == "bpe" else None) for kind in tokenization.KINDS}
+SIZES = {"bpe": 300, "wordpiece": 100}
+TOKENIZERS = {kind: tokenization.train(kind, [TEXT], SIZES.get(kind)) for kind in tokenization.KINDS}
 
 own_alphabet = st.text(st.sampled_from(sorted(set(TEXT))))
 awkward = st.sampled_from(" \n\r\t\x0b\x1c\x85\xa0\u200d\u3000'stll1!é生🙂")
@@ -22,6 +24,8 @@ cases = st.one_of(
     st.tuples(st.just("char"), own_alphabet),
     st.tuples(st.just("byte"), any_text),
     st.tuples(st.just("bpe"), any_text),
+    # What has no composed form, and no character but those of the text.
+    st.tuples(st.sampled_from(["wordpiece", "unigram"]), own_alphabet.filter(lambda text: normalised(text) == text)),
 )
 
 
@@ -69,9 +73,7 @@ def test_any_ids_decode_alike_one_by_one_and_together(kind, numbers):
 
 @given(st.sampled_from(tokenization.KINDS), st.lists(st.integers(0, 10_000), max_size=8))
 def test_training_in_chunks_gives_the_tokenizer_of_the_whole_text(kind, cuts):
-    size = 300 if kind == "bpe" else None
-
-    in_chunks = tokenization.train(kind, chunks_of(TEXT, cuts), size)
+    in_chunks = tokenization.train(kind, chunks_of(TEXT, cuts), SIZES.get(kind))
 
     assert in_chunks.to_dict() == TOKENIZERS[kind].to_dict()
 
@@ -80,7 +82,7 @@ def test_training_in_chunks_gives_the_tokenizer_of_the_whole_text(kind, cuts):
 def test_training_twice_gives_the_same_tokenizer_whatever_the_hash_seed(kind):
     script = (
         "import json, sys; from microformer import tokenization; text = sys.stdin.buffer.read().decode('utf-8');"
-        f"print(json.dumps(tokenization.train({kind!r}, [text], 300).to_dict()))"
+        f"print(json.dumps(tokenization.train({kind!r}, [text], {SIZES.get(kind)}).to_dict()))"
     )
 
     for seed in ("1", "2"):
