@@ -140,6 +140,11 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_path(name: str) -> bool:
+    """Whether a name that may also be a word is meant as a path: it has a folder or a suffix in it."""
+    return any(mark in name for mark in "/\\.")
+
+
 def cache_folder() -> Path:
     """Where this user keeps what can be fetched or measured again (XDG_CACHE_HOME and the like are followed)."""
     import platformdirs

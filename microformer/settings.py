@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from microformer.errors import SettingsError, nearest
+from microformer.files import is_path
 from microformer.models import grammar, spec
 
 Auto = Literal["auto"]
@@ -30,6 +31,7 @@ def setting(
     most: int | float | None = None,
     choices: tuple[str, ...] | None = None,
     own: bool = False,
+    path: bool = False,
     read_when: tuple[str, tuple[str | int, ...]] | None = None,
 ) -> Any:
     """A setting.
@@ -39,10 +41,11 @@ def setting(
         about: one line for `--help` and the docs.
         least, most: the range of a number, both ends allowed.
         choices: the words allowed.
-        own: whether a class in a file of the user's own may be named besides.
+        own, path: whether a class in a file of the user's own, or a path, may be named besides.
         read_when: (other setting, its values) with which this one is read at all; None: always.
     """
-    metadata = {"about": about, "least": least, "most": most, "choices": choices, "own": own, "read_when": read_when}
+    metadata = {"about": about, "least": least, "most": most, "choices": choices, "read_when": read_when}
+    metadata |= {"own": own, "path": path}
     return field(default=default, metadata=metadata)
 
 
@@ -105,7 +108,10 @@ class DataSettings:
         "tinyshakespeare", "a named corpus, a file or a folder; data/corpus.txt comes before the default"
     )
     encoding: str = setting("utf-8", "encoding of the corpus's files")
-    tokenizer: str = setting("char", "what a token is", choices=("char", "byte", "bpe", "wordpiece", "unigram"))
+    tokenizer: str = setting(
+        "char", "what a token is: char, byte, bpe, wordpiece, unigram, or a folder or file with a published one",
+        choices=("char", "byte", "bpe", "wordpiece", "unigram"), path=True,
+    )  # fmt: skip
     data_order: str = setting(
         "auto", "shuffled windows, or streams that read on; auto: streams where a memory is carried, else shuffled",
         choices=("auto", "shuffled", "streams"),
@@ -477,7 +483,8 @@ def _checked(name: str, which: Field, value: Any) -> Any:
         case _:
             raise _wrong_type(name, which, value)
     least, most, choices = (which.metadata[key] for key in ("least", "most", "choices"))
-    if choices and value not in choices and not (which.metadata["own"] and ".py" in str(value)):
+    besides = (which.metadata["own"] and ".py" in str(value)) or (which.metadata["path"] and is_path(str(value)))
+    if choices and value not in choices and not besides:
         meant = nearest(str(value), choices)
         hint = f"did you mean {meant!r}? " if meant else ""
         raise SettingsError(

@@ -61,7 +61,7 @@ def prepare(
     Args:
         folder: where the set goes; it replaces the one that is there.
         source: what to read.
-        tokenizer: one of `tokenization.KINDS`. What has to be learned is learned from the training part alone.
+        tokenizer: one of `tokenization.KINDS`, or a path. What has to be learned is learned from the training part.
         vocab_size: for tokenizers that can choose; None lets the text decide.
         val_fraction: from 0, which makes no validation part, to below 1.
         progress: told the stage, the bytes done and the bytes in all.
@@ -149,7 +149,7 @@ def choose_source(folder: str | Path, explicit: Source | None, default_corpus: s
 
 
 def _settings(tokenizer: str, vocab_size: int | None, val_fraction: float) -> dict[str, Any]:
-    if tokenizer not in KINDS:
+    if tokenizer not in KINDS and not files.is_path(tokenizer):
         meant = nearest(tokenizer, KINDS)
         known = f"the kinds are {', '.join(KINDS)}."
         raise SettingsError(

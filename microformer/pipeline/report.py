@@ -30,7 +30,10 @@ def bits_per_nat(data: corpora.Prepared) -> float:
 def first_words(run: Run) -> str:
     """A prompt that suits any run: the beginning of a line, or the vocabulary's first character."""
     newline = "\n" in run.tokenizer.decode(run.tokenizer.encode("\n", "skip").tolist())
-    return "\n" if newline else run.tokenizer.decode([0])
+    if newline:
+        return "\n"
+    texts = (run.tokenizer.decode([token]) for token in range(run.tokenizer.vocab_size))
+    return next(text for text in texts if "\ufffd" not in text and len(run.tokenizer.encode(text, "skip")))
 
 
 def say_sizes(run: Run, data: corpora.Prepared, budget: Budget) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from microformer import files
 from microformer.errors import DataError, SettingsError, nearest
 from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown
+from microformer.tokenization.published import load_published
 
 __all__ = ["KINDS", "LEARNED", "StreamDecoder", "Tokenizer", "Unknown", "from_dict", "load", "save", "train"]
 
@@ -23,7 +24,7 @@ def train(kind: str, chunks: Iterable[str], vocab_size: int | None = None, alpha
     """A tokenizer for a text.
 
     Args:
-        kind: one of KINDS.
+        kind: one of KINDS; or the path of a tokenizer that is there already (published.py), which learns nothing.
         chunks: consecutive parts of the text. They are read once; by "byte", which needs no text, not at all.
         vocab_size: how many tokens, where the kind is one of LEARNED; None picks a size that suits the text. The
             other kinds have the size that they must have.
@@ -34,6 +35,8 @@ def train(kind: str, chunks: Iterable[str], vocab_size: int | None = None, alpha
         SettingsError: there is no such kind, or it can't have this size.
         DataError: a text that this kind can't use.
     """
+    if kind not in KINDS and files.is_path(kind):
+        return load_published(Path(kind))
     return _named(kind).train(chunks, vocab_size, alphabet)
 
 
@@ -43,7 +46,7 @@ def from_dict(data: Any) -> Tokenizer:
     Raises:
         DataError: it is no tokenizer's.
     """
-    if not isinstance(data, dict) or data.get("kind") not in KINDS:
+    if not isinstance(data, dict) or data.get("kind") not in (*KINDS, "gpt1"):
         kind = data.get("kind") if isinstance(data, dict) else None
         raise DataError(f"this is no tokenizer: its kind is {kind!r}, not one of {', '.join(KINDS)}.")
     return _named(data["kind"]).from_dict(data)
@@ -94,6 +97,10 @@ def _named(kind: str) -> type[Tokenizer]:
             from microformer.tokenization.unigram import UnigramTokenizer
 
             return UnigramTokenizer
+        case "gpt1":
+            from microformer.tokenization.gpt1 import GPT1Tokenizer
+
+            return GPT1Tokenizer
     meant = nearest(kind, KINDS)
     known = f"the kinds are {', '.join(KINDS)}."
     raise SettingsError(f'there is no tokenizer "{kind}".', f'did you mean "{meant}"? {known}' if meant else known)

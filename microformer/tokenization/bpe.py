@@ -69,7 +69,7 @@ class BpeTokenizer(Tokenizer):
                 length += len(piece)
                 yield utf8(piece).decode("utf-8")
 
-        backend = _backend(models.BPE())
+        backend = byte_level(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size or _LARGEST_CHOSEN,
             min_frequency=2,
@@ -119,7 +119,7 @@ class BpeTokenizer(Tokenizer):
         return cls(backend)
 
 
-def _backend(model: models.Model) -> tokenizers.Tokenizer:
+def byte_level(model: models.Model) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -130,7 +130,7 @@ def _shortened(backend: tokenizers.Tokenizer, vocab_size: int) -> tokenizers.Tok
     model = json.loads(backend.to_str())["model"]
     vocab = {token: index for token, index in model["vocab"].items() if index < vocab_size}
     merges = [tuple(pair) for pair in model["merges"] if "".join(pair) in vocab]
-    return _backend(models.BPE(vocab, merges))
+    return byte_level(models.BPE(vocab, merges))
 
 
 def _shown_bytes() -> list[str]:
