@@ -13,11 +13,14 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from microformer import devices, templates
 from microformer.errors import BROKEN, INTERRUPTED, MicroformerError, SettingsError, nearest, notice
 from microformer.settings import GROUPS, convert
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -469,6 +472,76 @@ def _corpora(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_tokenize(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("text", nargs="*", metavar="TEXT", help="what to cut into tokens [standard input]")
+    verb.add_argument(
+        "--tokenizer", metavar="PATH", help="a folder or file with one [data/vocab.json, else the latest run's]"
+    )
+    verb.add_argument("--run", metavar="RUN", help="the tokenizer of this run")
+    _add_unknown(verb)
+    verb.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _tokenize(args: argparse.Namespace) -> int:
+    from microformer import runs, tokenization
+
+    if args.tokenizer and args.run:
+        raise SettingsError("--tokenizer and --run both name the tokenizer.", "give one of them.")
+    if args.tokenizer:
+        if args.tokenizer in tokenization.KINDS:
+            raise SettingsError(
+                f"--tokenizer {args.tokenizer} is a kind, and a tokenizer of one is wanted.",
+                f"make it first: microformer prepare --tokenizer {args.tokenizer}.",
+            )
+        tokenizer = tokenization.load_published(Path(args.tokenizer))
+    elif args.run is None and (prepared := Path("data", "vocab.json")).is_file():
+        tokenizer = tokenization.load(prepared)
+    else:
+        tokenizer = runs.find(args.run).tokenizer
+    text = " ".join(args.text) if args.text else sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+    ids = tokenizer.encode(text, args.unknown).tolist()
+    pieces = [tokenizer.decode([token]) for token in ids]
+    if args.json:
+        rows = [{"id": token, "text": piece} for token, piece in zip(ids, pieces, strict=True)]
+        print(json.dumps({"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "tokens": rows}))
+        return 0
+    _show_pieces(ids, pieces)
+    size = len(text.encode("utf-8", "ignore"))
+    each = f": {size / len(ids):.2f} bytes a token" if ids else ""
+    print(f"\n{tokenizer.kind}, {tokenizer.vocab_size:,} tokens · {len(ids):,} for {len(text):,} characters{each}")
+    return 0
+
+
+def _show_pieces(ids: list[int], pieces: list[str]) -> None:
+    """Prints each token's text, spaces and ends of lines as marks, over its id: on a terminal in colours that take
+    turns."""
+    from rich.text import Text
+
+    console, drawn = _console(100)
+    marks = str.maketrans({" ": "·", "\n": "↵", "\t": "→", "\r": "←"})
+    above, below = Text(), Text()
+    for at, (token, piece) in enumerate(zip(ids, pieces, strict=True)):
+        shown = Text(piece.translate(marks) or "∅")
+        width = max(shown.cell_len, len(str(token))) + 1
+        if above.cell_len + width > console.width and above:
+            console.print(above, below, sep="\n", soft_wrap=True)
+            above, below = Text(), Text()
+        shown.stylize(("black on cyan", "black on green", "black on yellow", "black on magenta")[at % 4])
+        above.append_text(shown).append(" " * (width - shown.cell_len))
+        below.append(f"{token:<{width}}", style="dim")
+    console.print(above, below, sep="\n", soft_wrap=True)
+    print(drawn.getvalue(), end="")
+
+
+def _console(width: int) -> "tuple[Console, io.StringIO]":
+    """A console for standard output, as wide as the terminal, and what it draws: ours to print, for rich answers a
+    closed pipe in a way of its own."""
+    from rich.console import Console
+
+    on_terminal, drawn = sys.stdout.isatty(), io.StringIO()
+    return Console(file=drawn, force_terminal=on_terminal, width=None if on_terminal else width, highlight=False), drawn
+
+
 def _add_new(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("slot", metavar="SLOT", help=f"what it is for: {', '.join(templates.SLOTS)}")
     verb.add_argument("file", metavar="FILE", help="the file to write, such as my_attention.py")
@@ -532,6 +605,7 @@ _VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable
     "eval": ("the exact loss of a run over a split or a text", _add_eval, _eval),
     "runs": ("the runs here and their figures", _add_runs, _runs),
     "corpora": ("the corpora that have a name", _add_corpora, _corpora),
+    "tokenize": ("a text's tokens and their ids", _add_tokenize, _tokenize),
     "new": ("a start for a component of your own", _add_new, _new),
     "check": ("whether a component of your own does what its slot asks", _add_check, _check),
 }
@@ -552,7 +626,6 @@ def _cost(cost: dict[str, Any], beside: str) -> dict[str, str]:
 
 
 def _table(rows: list[dict[str, Any]], formats: dict[str, str]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -560,10 +633,9 @@ def _table(rows: list[dict[str, Any]], formats: dict[str, str]) -> None:
         table.add_column(name, justify="right" if name in formats else "left", overflow="fold")
     for row in rows:
         table.add_row(*("–" if value is None else format(value, formats.get(name, "")) for name, value in row.items()))
-    on_terminal, drawn = sys.stdout.isatty(), io.StringIO()
-    console = Console(file=drawn, force_terminal=on_terminal, width=None if on_terminal else 160, highlight=False)
+    console, drawn = _console(160)
     console.print(table, markup=False)
-    print(drawn.getvalue(), end="")  # ours to print: rich answers a closed pipe in a way of its own
+    print(drawn.getvalue(), end="")
 
 
 class _bytes_shown:

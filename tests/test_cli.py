@@ -16,7 +16,7 @@ from microformer import cli, evaluate, load_run, runs
 from microformer.settings import Settings
 
 CLONE = Path(cli.__file__).parents[1]
-VERBS = ("prepare", "train", "generate", "eval", "runs", "corpora", "new", "check")
+VERBS = ("prepare", "train", "generate", "eval", "runs", "corpora", "tokenize", "new", "check")
 
 
 @pytest.fixture(scope="module")
@@ -725,3 +725,36 @@ def test_checkpoints_are_made_by_the_clock_too(tmp_path, monkeypatch):
 
     assert [step for label, step in saved if label == "last"] == [1, 2, 3, 4, 5, 6]
     assert resume("--run", "r", max_steps=8) == 0
+
+
+def test_a_text_is_cut_into_tokens_with_the_tokenizer_that_is_there(with_data, capsys, monkeypatch):
+    tokenizer = load_run("r").tokenizer
+    for words in ([], ["--run", "r"], ["--tokenizer", "data/vocab.json"], ["--tokenizer", "runs/r/tokenizer.json"]):
+        assert command("tokenize", "The", "cat", *words, "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [token["id"] for token in found["tokens"]] == tokenizer.encode("The cat").tolist()
+        assert "".join(token["text"] for token in found["tokens"]) == "The cat"
+        assert found["vocab_size"] == tokenizer.vocab_size
+    typed(monkeypatch, "a\nt")
+    assert command("tokenize") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split() == ["a", "↵", "t"]
+    assert shown[1].split() == [str(token) for token in tokenizer.encode("a\nt").tolist()]
+    assert "3 for 3 characters: 1.00 bytes a token" in shown[-1]
+
+
+def test_a_text_of_many_tokens_is_shown_in_lines_that_fit(with_data, capsys):
+    assert command("tokenize", "the cat sat on a mat " * 20) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= 100
+    assert "".join("".join(line.split()) for line in shown[:-2:2]).replace("·", " ") == "the cat sat on a mat " * 20
+
+
+def test_what_can_not_be_cut_into_tokens_is_refused(here, capsys):
+    for words, said in (
+        (["x", "--tokenizer", "bpe"], "--tokenizer bpe is a kind"), (["€"], "the vocabulary lacks"),
+        (["x", "--tokenizer", "a.json", "--run", "r"], "both name the tokenizer"), (["x", "--run", "q"], "no run 'q'"),
+    ):  # fmt: skip
+        assert command("tokenize", *words) == 2
+        assert said in capsys.readouterr().err
+    assert command("tokenize", "€a", "--unknown", "skip") == 0

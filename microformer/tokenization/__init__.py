@@ -13,7 +13,9 @@ from microformer.errors import DataError, SettingsError, nearest
 from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown
 from microformer.tokenization.published import load_published
 
-__all__ = ["KINDS", "LEARNED", "StreamDecoder", "Tokenizer", "Unknown", "from_dict", "load", "save", "train"]
+__all__ = [
+    "KINDS", "LEARNED", "StreamDecoder", "Tokenizer", "Unknown", "from_dict", "load", "load_published", "save", "train",
+]  # fmt: skip
 
 KINDS = ("char", "byte", "bpe", "wordpiece", "unigram")
 # Those whose vocabulary is learned, to a size.
