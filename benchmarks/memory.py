@@ -21,7 +21,8 @@ import measure as shared
 
 TITLE = "Memory"
 TASK: dict[str, Any] = {
-    "corpus": "copy(length=8, distance=55)", "max_seq_len": 32, "embed_dim": 64, "ff_dim": 128, "precision": "float32",
+    "corpus": "task:copy(length=8, distance=55)", "max_seq_len": 32, "embed_dim": 64, "ff_dim": 128,
+    "precision": "float32",
 }  # fmt: skip
 _WIDE: dict[str, Any] = {"num_layers": 3, "max_steps": 800}
 # What is looked up is compared by keys that no gradient reaches: one wide head, pairs of characters, and patience.

@@ -60,7 +60,7 @@ CORPORA = {corpus.name: corpus for corpus in _TABLE}
 
 def every() -> list[NamedCorpus]:
     """All corpora that have a name, and the tasks with their usual arguments."""
-    return [*CORPORA.values(), *map(named, tasks.TASKS)]
+    return [*CORPORA.values(), *(named(tasks.PREFIX + word) for word in tasks.TASKS)]
 
 
 def named(name: str) -> NamedCorpus:
@@ -73,7 +73,7 @@ def named(name: str) -> NamedCorpus:
         return CORPORA[name]
     if (task := tasks.find(name)) is not None:
         return NamedCorpus(task.name, task.about, "made here")
-    names = [*CORPORA, *tasks.TASKS]
+    names = [*CORPORA, *(tasks.PREFIX + word for word in tasks.TASKS)]
     meant = nearest(name, names)
     known = f"`microformer corpora` lists them: {', '.join(names)}. Your own text: microformer prepare --input FILE."
     as_a_file = " and no such file" if "." in name or "/" in name or os.sep in name else ""

@@ -301,7 +301,7 @@ def _prepare(folder: Path, source: Source, settings: dict[str, Any], progress: P
             "corpus": text.corpus,
             "read": survey.read if text.kept else [],
             "settings": settings,
-            "task": {"example": task.example, "answer": task.answer} if task else None,
+            "task": {"example": task.example, "answer": task.answer, "entropy": task.entropy} if task else None,
             "text": {"characters": survey.characters, "bytes": survey.bytes, "sha256": survey.sha256},
             "vocab_size": tokenizer.vocab_size,
             "train": counts[TRAIN],

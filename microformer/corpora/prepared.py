@@ -69,7 +69,12 @@ class Prepared:
         return torch.arange(len(ids)) % self.example >= self.example - self._task["answer"]
 
     @property
-    def _task(self) -> dict[str, int] | None:
+    def entropy(self) -> float | None:
+        """The least mean loss that there can be on a task's answers, in nats a token; None where it is not known."""
+        return self._task.get("entropy") if self._task else None
+
+    @property
+    def _task(self) -> dict[str, Any] | None:
         return self.manifest.get("task")  # sets made before there were tasks say nothing
 
     def summary(self) -> str:

@@ -133,7 +133,7 @@ def say_end(run: Run, sample: str) -> None:
     why = "" if ended["how"] == "finished" else f" ({ended['how']})"
     print(f"\nended after {took}{why}")
     val = found["val_loss"]
-    rows = {"uniform": found["uniform"], "unigram": found["unigram"]}
+    rows = {name: found[name] for name in ("uniform", "unigram", "the task's entropy") if name in found}
     if val is None:
         rows["its last batch"] = found["train_loss"]  # on new text nothing was measured
     else:

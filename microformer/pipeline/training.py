@@ -276,6 +276,8 @@ def _finish(run: Run, loop: Loop, data: corpora.Prepared, how: str, show: bool) 
         "uniform": evaluation.uniform(run.spec.vocab_size),
         "unigram": evaluation.unigram(learned, measured, run.spec.vocab_size),
     }
+    if data.entropy:  # where answers are certain it is 0, and no line to draw
+        baselines["the task's entropy"] = data.entropy
     figures = report.figures(run, position, baselines, data)
     if use := report.expert_use(run.model, data.train if data.val is None else data.val):
         figures["expert_use"] = use

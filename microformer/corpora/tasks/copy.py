@@ -26,7 +26,7 @@ class Copy(Task):
         symbols: how many different ones there are.
     """
 
-    about: ClassVar[str] = "a task: symbols, a wait, and the same symbols again, to be copied `distance` characters on"
+    about: ClassVar[str] = "symbols, a wait, and the same symbols again, to be copied `distance` characters on"
 
     length: int = 8
     distance: int = 119
@@ -35,12 +35,12 @@ class Copy(Task):
     def __post_init__(self):
         if not 2 <= self.symbols <= len(_SYMBOLS) or not 1 <= self.length <= self.symbols:
             raise SettingsError(
-                f"CORPUS copy can't take {self.length} different ones of {self.symbols} symbols.",
+                f"CORPUS task:copy can't take {self.length} different ones of {self.symbols} symbols.",
                 f"symbols is 2 to {len(_SYMBOLS)}, and length 1 to as many.",
             )
         if not self.length < self.distance <= 2**16:
             raise SettingsError(
-                f"CORPUS copy can't have a distance of {self.distance} with {self.length} symbols.",
+                f"CORPUS task:copy can't have a distance of {self.distance} with {self.length} symbols.",
                 f"it is {self.length + 1} to {2**16}.",
             )
 
