@@ -14,8 +14,8 @@ from types import ModuleType
 import measure
 
 NAMES = (
-    "time_to_loss", "ablation", "components", "memory", "training_speed", "generation_speed", "preparing", "starting",
-    "attention_cost", "default_loss", "architectures", "shapes",
+    "time_to_loss", "ablation", "components", "memory", "tasks", "training_speed", "generation_speed", "preparing",
+    "starting", "attention_cost", "default_loss", "architectures", "shapes",
 )  # fmt: skip
 QUICK = ("time_to_loss", "training_speed", "generation_speed", "preparing", "starting")
 

@@ -274,6 +274,26 @@ def test_what_a_component_declares_of_itself_is_held_to_the_rest_of_the_settings
         assert said in error(capsys)
 
 
+@pytest.mark.parametrize("between", ["return state", "pass", "return state.next_segment(state.layers), None"])
+def test_a_memory_that_begins_no_segment_is_refused_and_does_not_go_on_for_ever(between, capsys):
+    written(f"""\
+from microformer.models.memory import Memory
+
+
+class Mine(Memory):
+    carries = True
+
+    def __init__(self, model):
+        super().__init__()
+
+    def between(self, state, written):
+        {between}
+""")
+    for words in (["train", "--corpus", "book.txt", "--memory", "mine.py:Mine"], ["check", "mine.py:Mine"]):
+        assert command(*words) == 2
+        assert "mine.py, line 4 (Mine): Mine.between begins no segment." in error(capsys)
+
+
 def test_an_optimizer_of_ones_own_wants_a_rate_and_a_schedule_keeps_to_shares(capsys):
     command("new", "optimizer", "lion.py")
     capsys.readouterr()

@@ -183,6 +183,10 @@ class Microformer(nn.Module):
         seen = before.advanced(tuple(parts), ids, recent)
         if full:
             seen = self.memory.between(seen, None if last is None else x[:, -tokens:])
+            if not isinstance(seen, State) or seen.segment != seen.length:  # else the same segment would have no end
+                raise MicroformerError(
+                    f"{type(self.memory).__name__}.between begins no segment.", "it returns state.next_segment(…)."
+                )
         if first is not None or last is not None:
             x = x.narrow(1, 0 if first is None else tokens, new)
         return x, seen, aux_loss
