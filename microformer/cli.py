@@ -392,6 +392,9 @@ def _add_eval(verb: argparse.ArgumentParser) -> None:
         "--context", type=_one_of("--context", "blocks", "sliding"), default="blocks", metavar="HOW",
         help="what is seen before a token: blocks or sliding [blocks]",
     )  # fmt: skip
+    verb.add_argument(
+        "--beside", action="store_true", help="what n-grams and a compressor make of the same split (seconds a MB)"
+    )
     verb.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -402,13 +405,23 @@ def _eval(args: argparse.Namespace) -> int:
     text = files.read_text(Path(args.text)) if args.text else None
     from microformer import pipeline
 
-    found = pipeline.evaluate(run, split=args.split, text=text, context=args.context, unknown=args.unknown)
+    if args.beside and args.text:
+        raise SettingsError("--beside is for a split, whose training part is counted.", "leave --text out.")
+    how = {"context": args.context, "unknown": args.unknown, "beside": args.beside}
+    found = pipeline.evaluate(run, split=args.split, text=text, **how)
     if args.json:
         print(json.dumps({"run": run.name, "checkpoint": args.checkpoint, "context": args.context, **found}))
         return 0
     print(f"{run.name}, {args.text or args.split}, {args.context} of {run.spec.max_seq_len}")
+    beside, places = found.pop("beside", {}), found.pop("nats_by_position")
     for name, value in found.items():
-        print(f"{name:16}{value:>12,}" if isinstance(value, int) else f"{name:16}{value:>12.4f}")
+        if value is not None:
+            print(f"{name:24}{value:>12,}" if isinstance(value, int) else f"{name:24}{value:>12.4f}")
+    for name, value in beside.items():
+        print(f"{name.replace('_', ' '):24}{value:>12.4f}")
+    if places:
+        seen = sorted({1, *(2**n for n in range(1, 40) if 2**n < len(places)), len(places)})
+        print("nats by tokens before: " + " · ".join(f"{n} {places[n - 1]:.3f}" for n in seen))
     return 0
 
 

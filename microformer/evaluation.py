@@ -1,4 +1,4 @@
-"""Evaluation: the exact loss over a whole split, and what to hold it against. Knows ids and models, no text, no files.
+"""Evaluation: the exact loss over a whole split. Knows ids and models, no text, no files.
 
 Every token is scored exactly once. `blocks`: the split is cut into blocks of the context, side by side, the first one
 primed by the token before the split. `sliding`: each block is half of the context, and the other half is read before
@@ -35,11 +35,16 @@ class Loss:
         tokens: how many were scored.
         exact_match: of a text that is a row of examples, the share of those in which the likeliest token is the right
             one at every place that counts; None for other texts.
+        standard_error: of nats_per_token, from how much blocks differ among one another; None where there is one block.
+        by_position: the mean loss of the tokens at each place of their block, from the one with one token before it to
+            the one with a whole context; of blocks alone, where all of their tokens are scored.
     """
 
     nats_per_token: float
     tokens: int
     exact_match: float | None = None
+    standard_error: float | None = None
+    by_position: tuple[float, ...] = ()
 
     @property
     def perplexity(self) -> float:
@@ -93,12 +98,19 @@ def evaluate(
         raise DataError("a model with a memory reads on, and has no sliding context.", "leave --context at blocks.")
 
     total, right = 0.0, torch.zeros(len(ids) if example > 1 else 0, dtype=torch.bool)
+    sums: list[Tensor] = []  # of each block: its loss, and how many of its tokens are scored
+    places = torch.zeros(2, model.spec.max_seq_len, dtype=torch.float64)
     for at, logits in pieces:
         targets = ids[at].long().to(logits.device)
         losses = token_losses(logits, targets)
         if counted is not None:
             losses = losses * counted[at].to(losses.device)
-        total += losses.cpu().double().sum().item()  # Apple's GPUs have no doubles
+        losses = losses.cpu().double()  # Apple's GPUs have no doubles
+        total += losses.sum().item()
+        scored = torch.ones_like(losses) if counted is None else counted[at].double()
+        sums.append(torch.stack([losses.sum(1), scored.sum(1)]))
+        if losses.shape[1] <= places.shape[1]:
+            places[:, : losses.shape[1]] += torch.stack([losses.sum(0), scored.sum(0)])
         if example > 1:
             right[at] = (logits.argmax(-1) == targets).cpu()
     exact = None
@@ -106,7 +118,17 @@ def evaluate(
         right = right if counted is None else right | ~counted
         right = torch.cat([right.new_ones(1), right])  # the first example's first token was not scored
         exact = float(right[: len(right) // example * example].view(-1, example).all(1).double().mean())
-    return Loss(total / tokens, tokens, exact)
+    by_position = tuple((places[0] / places[1]).tolist()) if context == "blocks" and counted is None else ()
+    return Loss(total / tokens, tokens, exact, _standard_error(torch.cat(sums, dim=1)), by_position)
+
+
+def _standard_error(sums: Float[Tensor, "two block"]) -> float | None:
+    """Of a mean over tokens that come in blocks: a ratio of sums, whose blocks are drawn and not its tokens."""
+    blocks, (losses, scored) = sums.shape[1], sums
+    if blocks < 2:
+        return None
+    apart = losses - scored * losses.sum() / scored.sum()
+    return float((apart.square().sum() * blocks / (blocks - 1)).sqrt() / scored.sum())
 
 
 Pieces = Iterator[tuple[Int[Tensor, "row pos"], Float[Tensor, "row pos vocab"]]]
@@ -153,22 +175,3 @@ def _before(ids: Tensor, at: Int[Tensor, "row pos"], prime: int) -> Int[Tensor, 
 
 def _device(model: Microformer) -> torch.device:
     return next(model.parameters()).device
-
-
-def uniform(vocab_size: int) -> float:
-    """The loss of a model that knows nothing: log(vocabulary), in nats a token."""
-    return math.log(vocab_size)
-
-
-def unigram(train: Integer[Tensor, "train_tokens"], ids: Integer[Tensor, "tokens"], vocab_size: int) -> float:
-    """The loss of a model that knows how often each token comes in `train` (plus one each) and no more, in nats."""
-    counts = _counts(train, vocab_size) + 1
-    seen = _counts(ids, vocab_size)
-    return float(-(seen * (counts / counts.sum()).log()).sum() / seen.sum())
-
-
-def _counts(ids: Tensor, vocab_size: int, piece: int = 1 << 22) -> Tensor:
-    counts = torch.zeros(vocab_size, dtype=torch.float64)
-    for part in ids.split(piece):
-        counts += torch.bincount(part.long(), minlength=vocab_size)
-    return counts

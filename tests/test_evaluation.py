@@ -7,17 +7,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from microformer import evaluation
+from microformer import baselines, evaluation
+from microformer.baselines import uniform, unigram
 from microformer.errors import DataError
-from microformer.evaluation import Loss, evaluate, uniform, unigram
+from microformer.evaluation import Loss, evaluate
 from microformer.models.grammar import one
-from microformer.models.model import Microformer, Output
+from microformer.models.model import Microformer, Output, token_losses
 from microformer.models.spec import MEMORY, Gelu, LayerSpec, Learned, ModelSpec, RMSNorm, Rope, Softmax
 
-VOCAB = 11
+VOCAB, CONTEXT = 11, 6
 
 
-def small_model(context=6) -> Microformer:
+def small_model(context=CONTEXT) -> Microformer:
     layers = (LayerSpec(Softmax(), Gelu()),)
     model = Microformer(ModelSpec(VOCAB, 16, 2, 24, context, layers, Learned(), RMSNorm())).eval()
     generator = torch.Generator().manual_seed(1)
@@ -158,7 +159,7 @@ def test_knowing_frequencies_alone_is_the_entropy_with_one_added_to_each_count()
 def test_counts_in_pieces_are_those_of_the_whole():
     ids = random_ids(1000)
 
-    counts = evaluation._counts(ids, VOCAB, piece=7)
+    counts = baselines._counts(ids, VOCAB, piece=7)
 
     assert counts.tolist() == np.bincount(ids.numpy(), minlength=VOCAB).tolist()
 
@@ -233,3 +234,33 @@ def test_of_a_task_only_what_counts_is_scored_and_an_example_is_right_where_all_
     assert loss.tokens == 20
     assert loss.exact_match == pytest.approx(0.9)
     assert loss.nats_per_token == pytest.approx(50 / 20, rel=1e-3)
+
+
+@torch.no_grad()
+def test_the_mean_over_places_is_the_whole_loss_and_each_place_is_that_of_its_tokens():
+    model, ids = small_model(), random_ids(4 * CONTEXT + 3)
+    found = evaluate(model, ids, 0)
+
+    inputs = torch.cat([torch.zeros(1, dtype=torch.long), ids[:-1].long()])
+    first = [
+        float(token_losses(model(inputs[None, at : at + 1]).logits, ids[None, at : at + 1].long()))
+        for at in range(0, len(ids), CONTEXT)
+    ]
+    counts = [5 if place < 3 else 4 for place in range(CONTEXT)]
+    assert found.by_position[0] == pytest.approx(sum(first) / 5, rel=1e-5)
+    weighted = sum(loss * count for loss, count in zip(found.by_position, counts, strict=True))
+    assert weighted / sum(counts) == pytest.approx(found.nats_per_token, rel=1e-6)
+    assert evaluate(model, ids, 0, context="sliding").by_position == ()
+
+
+def test_the_standard_error_is_that_of_blocks_and_falls_with_their_number():
+    model = small_model()
+    few, many = (evaluate(model, random_ids(count * CONTEXT), 0) for count in (8, 128))
+
+    blocks = random_ids(8 * CONTEXT).long().view(8, CONTEXT)
+    inputs = torch.cat([torch.zeros(1, dtype=torch.long), blocks.flatten()[:-1]]).view(8, CONTEXT)
+    with torch.no_grad():
+        means = token_losses(model(inputs).logits, blocks).mean(1).double()
+    assert few.standard_error == pytest.approx(float(means.std() / 8**0.5), rel=1e-5)
+    assert many.standard_error < 0.5 * few.standard_error
+    assert evaluate(model, random_ids(CONTEXT), 0).standard_error is None

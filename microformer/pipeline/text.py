@@ -5,8 +5,10 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Integer
+from torch import Tensor
 
-from microformer import devices, evaluation, generation
+from microformer import baselines, corpora, devices, evaluation, generation
 from microformer.errors import DataError, GenerationError, notice
 from microformer.models.spec import LinearAttention
 from microformer.pipeline.preparing import data_of
@@ -136,6 +138,7 @@ def evaluate(
     text: str | None = None,
     context: Literal["blocks", "sliding"] = "blocks",
     unknown: Unknown = "error",
+    beside: bool = False,
 ) -> dict[str, Any]:
     """The exact loss of a run's model over a split of its data, or over a text.
 
@@ -144,15 +147,18 @@ def evaluate(
         text: scored instead of a split; its first token has nothing before it and is not scored.
         context: `blocks` or `sliding`, see the evaluation module.
         unknown: whether characters of `text` that the vocabulary lacks are refused, left out or replaced.
+        beside: whether to reckon, of a split, what models without a network make of the same tokens: seconds for a
+            megabyte of text.
 
     Returns:
-        nats_per_token, bits_per_char, bits_per_byte, perplexity, tokens; of a task's split, exact_match too, and all of
-        it of the answers alone.
+        nats_per_token and its standard_error (over blocks), bits_per_char, bits_per_byte, perplexity, tokens; of a
+        task's split, exact_match too, and all of it of the answers alone; nats_by_position, the mean loss at each place
+        of a block; and, if wanted, `beside`: nats a token by uniform, unigram and n-grams, and xz's bits a byte.
 
     Raises:
         MicroformerError: the data is another's, there is no such split, or the text has unknown characters.
     """
-    prime, counted, example = None, None, 1
+    prime, counted, example, data = None, None, 1, None
     if text is not None:
         text = as_read(run, text, unknown)
         ids = torch.from_numpy(run.tokenizer.encode(text))
@@ -187,4 +193,20 @@ def evaluate(
         "bits_per_byte": loss.bits_per(size),
         "perplexity": loss.perplexity,
         "tokens": loss.tokens,
+        "standard_error": loss.standard_error,
+        "nats_by_position": list(loss.by_position),
+        **({"beside": _beside(run, data, ids)} if beside and data is not None and counted is None else {}),
+    }
+
+
+def _beside(run: Run, data: corpora.Prepared, ids: Integer[Tensor, "tokens"]) -> dict[str, float]:
+    """What knows no network makes of a split."""
+    vocab_size = data.tokenizer.vocab_size
+    orders = baselines.kneser_ney(data.train, ids, vocab_size)
+    best = min(orders, key=orders.__getitem__)
+    return {
+        "uniform": baselines.uniform(vocab_size),
+        "unigram": baselines.unigram(data.train, ids, vocab_size),
+        f"Kneser-Ney, {best} tokens": orders[best],
+        "xz_bits_per_byte": baselines.xz(run.tokenizer.decode(ids).encode("utf-8")),
     }

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from microformer import corpora, devices, evaluation, files, own_code, runs, settings, tokenization
+from microformer import baselines, corpora, devices, evaluation, files, own_code, runs, settings, tokenization
 from microformer.errors import DivergedError, MicroformerError, RunError, SettingsError, TrainingError, notice
 from microformer.models.model import Microformer
 from microformer.models.spec import ModelSpec
@@ -272,16 +272,16 @@ def _finish(run: Run, loop: Loop, data: corpora.Prepared, how: str, show: bool) 
         ids if (counted := data.counted(ids)) is None else ids[counted]
         for ids in (data.train, data.train if data.val is None else data.val)
     )
-    baselines = {
-        "uniform": evaluation.uniform(run.spec.vocab_size),
-        "unigram": evaluation.unigram(learned, measured, run.spec.vocab_size),
+    held_against = {
+        "uniform": baselines.uniform(run.spec.vocab_size),
+        "unigram": baselines.unigram(learned, measured, run.spec.vocab_size),
     }
     if data.entropy:  # where answers are certain it is 0, and no line to draw
-        baselines["the task's entropy"] = data.entropy
-    figures = report.figures(run, position, baselines, data)
+        held_against["the task's entropy"] = data.entropy
+    figures = report.figures(run, position, held_against, data)
     if use := report.expert_use(run.model, data.train if data.val is None else data.val):
         figures["expert_use"] = use
-    report.draw(run, baselines)
+    report.draw(run, held_against)
     sample = ""
     if how != "interrupted":
         sample = _sample(run, data)
