@@ -579,10 +579,20 @@ def _new(args: argparse.Namespace) -> int:
 def _add_check(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("component", metavar="FILE:CLASS", help="such as my_attention.py:MyAttention(temperature=2)")
     verb.add_argument(
-        "--lengths", nargs="*", type=_number("--lengths", int), default=[128, 512, 2048], metavar="N",
-        help="contexts at which its cost is measured; none to leave that out [128 512 2048]",
+        "--lengths", type=_lengths, default=(128, 512, 2048), metavar="N,N…",
+        help="contexts at which its cost is measured, or none [128,512,2048]",
     )  # fmt: skip
     verb.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _lengths(word: str) -> tuple[int, ...]:
+    try:
+        found = () if word == "none" else tuple(int(one) for one in word.split(","))
+    except ValueError:
+        found = (0,)
+    if not all(2 <= length <= 2**20 for length in found):
+        raise SettingsError(f"--lengths {word!r} names no contexts.", "give them as 256,1024, or none.")
+    return found
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -70,7 +70,7 @@ class Code:
                 f"{self.where(made)}: {own.name} is no {base.__name__}.",
                 f"from {base.__module__} import {base.__name__}, and class {own.name}({base.__name__}).",
             )
-        if missing := sorted(getattr(made, "__abstractmethods__", ())):
+        if base is not object and (missing := sorted(getattr(made, "__abstractmethods__", ()))):
             raise CodeError(
                 f"{self.where(made)}: {own.name} has no method {missing[0]!r}.",
                 f"{base.__module__}.{base.__name__} says what it is given and gives.",
@@ -138,12 +138,13 @@ class Code:
             if isinstance(error, MicroformerError):
                 raise CodeError(f"{where}: {error.sentence}", error.hint) from error
             raise CodeError(
-                f"{where}: {type(error).__name__}: {_in_a_line(error)}.", "mend that; --debug shows where it came from."
+                f"{where}: {type(error).__name__}: {_in_a_line(error)}.",
+                "mend it in your own file, for a run keeps its copy; --debug shows where it came from.",
             ) from error
 
     def blamed(self, classes: Iterable[type]) -> str:
         """Where classes begin of which one is at fault."""
-        return " or ".join(f"{self.where(one)} ({one.__name__})" for one in classes)
+        return " or ".join(f"{self.where(one)} ({one.__name__})" for one in dict.fromkeys(classes))
 
     def _module(self, name: str) -> ModuleType:
         source, place, called = self.sources[name], self.places[name], self._module_name(name)
@@ -159,6 +160,9 @@ class Code:
         try:
             with self.explained():
                 exec(compile(source, str(place), "exec"), module.__dict__)
+        except SystemExit as error:
+            del sys.modules[called]
+            raise CodeError(f"{place} ends the program while it is run: {error!r}.", "take that out.") from error
         except BaseException:
             del sys.modules[called]
             raise

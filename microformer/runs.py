@@ -15,7 +15,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,9 +95,9 @@ class Run:
             raise RunError(f"{self.folder / 'run.json'} is damaged: its code is no table.", "restore it.")
         code = own_code.read([Own(name, "") for name in recorded], self.folder / "code")
         if code.hashes != recorded:
-            changed = next(name for name in recorded if code.hashes[name] != recorded[name])
+            changed = next((name for name, digest in code.hashes.items() if digest != recorded.get(name)), "")
             raise CodeError(
-                f"{code.places[changed]} is not the code that the run {self.name!r} was trained with.",
+                f"{self.folder / 'code' / changed} is not the code that the run {self.name!r} was trained with.",
                 "restore it; to go on with another, start a new run.",
             )
         if not self.trust_code:
@@ -113,6 +113,10 @@ class Run:
         """
         spec = ModelSpec.from_json(self.info["model"])
         return own_code.bound(spec, self.code) if spec.own else spec
+
+    def explained(self) -> AbstractContextManager[None]:
+        """Inside, an error in one of the model's own components is told with its file and line."""
+        return self.code.explained() if self.spec.own else nullcontext()
 
     @cached_property
     def tokenizer(self) -> tokenization.Tokenizer:
@@ -140,7 +144,7 @@ class Run:
         """
         from microformer.models.model import Microformer
 
-        with self.code.explained(own.loaded for _, own in self.spec.own):
+        with self.explained():
             model = Microformer(self.spec)
         while True:
             folder = self.checkpoint(self.chosen)

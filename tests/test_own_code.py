@@ -79,7 +79,7 @@ def from_the_docs() -> str:
 
 def test_an_attention_of_20_lines_from_the_docs_is_checked_trained_and_resumed_to_the_same_bits(capsys):
     assert len(written(from_the_docs(), "my_attention.py").read_text().splitlines()) <= 20
-    assert command("check", "my_attention.py:Squared(floor=2)", "--lengths") == 0
+    assert command("check", "my_attention.py:Squared(floor=2)", "--lengths", "none") == 0
     assert "all contracts kept" in capsys.readouterr().out
 
     Path("config.py").write_text('ATTENTION = "my_attention.py:Squared(floor=2) softmax"\n')
@@ -137,7 +137,7 @@ def test_the_start_of_every_slot_is_short_keeps_every_contract_and_trains(slot, 
     assert command("new", slot, "my_idea.py") == 0
     assert "microformer check my_idea.py:MyIdea" in capsys.readouterr().out
     assert len(Path("my_idea.py").read_text(encoding="utf-8").splitlines()) <= 45
-    assert command("check", "my_idea.py:MyIdea", "--lengths") == 0
+    assert command("check", "my_idea.py:MyIdea", "--lengths", "none") == 0
     given = {slot: "my_idea.py:MyIdea", "max_steps": 6} | ({"learning_rate": 0.003} if slot == "optimizer" else {})
     assert train("--run", "r", **given) == 0
 
@@ -165,7 +165,124 @@ def test_a_start_is_not_written_over_a_file_nor_under_a_name_that_no_class_could
 # ------------------------------------------------------------------------------------------------------- half-written
 
 
+NORM = """\
+import torch
+
+from microformer.models.norms import Norm
+
+
+class Mine(Norm):
+    def __init__(self, model):
+        super().__init__()
+        {init}
+
+    def forward(self, x):
+        {forward}
+"""
+ATTENDS = """\
+    def forward(self, q, k, v, order, state, tap):
+        k, v, state = self.remember(k, v, state)
+        {first}
+        return {z}, state
+
+    def pattern"""
+
+
+def attends(first: str, z: str = "self.as_written(q, k, v, self.added(order), tap)") -> str:
+    return SOFTMAX.replace("    def pattern", ATTENDS.format(first=first, z=z))
+
+
+# What would be no error of Python's, and is wrong all the same: the component, its slot, and what is said.
+SILENT = {
+    "what it keeps is in no checkpoint": (
+        NORM.format(init="self.norm = torch.nn.BatchNorm1d(model.embed_dim, affine=False)",
+                    forward="return self.norm(x.mT).mT"), "norm", "in training",
+    ),
+    "a count in an attribute": (
+        NORM.format(init="self.used = 0", forward="self.used += self.training; return x / (1 + self.used)"), "norm",
+        "a training pass changed what the next one gives: what it keeps besides parameters is in no checkpoint",
+    ),
+    "a look ahead in training alone": (
+        attends("if self.training: return (q @ k.mT).softmax(-1) @ v, state"), "attention",
+        "leaks into earlier positions in training",
+    ),
+    "a look ahead in long texts alone": (
+        attends("v = v - v.mean(2, keepdim=True) / 2 if q.shape[2] > 40 else v"), "attention", "token 32 leaks into",
+    ),
+    "a change in place": (NORM.format(init="pass", forward="x -= x.mean(-1, keepdim=True); return x"), "norm",
+                          "Mine changes what it is given in place"),
+    "no mask for a token alone": (
+        attends("s = (q @ k.mT + self.added(order))", "s.softmax(-1) @ v"), "attention", "NoneType",
+    ),
+    "a parameter without a role": (
+        NORM.format(init="self.norm = torch.nn.LayerNorm(model.embed_dim)", forward="return self.norm(x)"), "norm",
+        "has no role",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SILENT)
+def test_what_is_wrong_without_an_error_is_found_before_a_training_and_by_a_check(what, capsys):
+    text, slot, said = SILENT[what]
+    written(text)
+
+    assert train("--run", "r", max_seq_len=64, **{slot: "mine.py:Mine"}) == 2
+    assert said in error(capsys)
+    assert not Path("runs").exists()
+    assert command("check", "mine.py:Mine", "--lengths", "none") in (1, 2)
+    shown = capsys.readouterr()
+    assert said.replace("token 32", "token 1") in re.sub(r"\s+", " ", shown.out + shown.err)
+
+
+def test_an_attention_that_drops_nothing_is_found_by_a_check(capsys):
+    written(attends("s = self.patterns(q, k, self.added(order), tap)", 'tap("hook_pattern", s) @ v'))
+
+    assert command("check", "mine.py:Mine", "--lengths", "none", "--json") == 1
+
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["detail"].split(" [")[0] for row in rows if not row["kept"]] == [
+        "Mine does the same with ATTENTION_DROPOUT and without: self.dropped(pattern) is for it, or scores = False for "
+        "an attention without"
+    ]
+
+
+def test_an_optimizer_is_tried_before_a_training(capsys):
+    command("new", "optimizer", "lion.py")
+    text = Path("lion.py").read_text(encoding="utf-8")
+    for wrong, said in (
+        (text.replace("super().__init__(params, lr=lr, weight_decay=0.0)", "pass"), "has no attribute 'param_groups'"),
+        (text.replace("alpha=-group[\"lr\"]", "alpha=-0.01"), "At a rate of 0 nothing moves; but"),
+        (text.replace("    mean.lerp_", '    self.state[one]["n"] = 1\n                mean.lerp_'), "a checkpoint keeps tensors"),
+    ):  # fmt: skip
+        Path("lion.py").write_text(wrong, "utf-8")
+        assert train(optimizer="lion.py:Lion", learning_rate=0.001) == 2
+        assert said in error(capsys)
+        assert not Path("runs").exists()
+
+
+def test_own_positions_that_are_added_end_with_the_context(capsys):
+    written("""\
+from microformer.models.linear import Embedding
+from microformer.models.positions import PositionKind
+
+
+class Mine(PositionKind):
+    def __init__(self, model):
+        super().__init__()
+        self.table = Embedding(model.max_seq_len, model.embed_dim, std=0.1)
+
+    def embed(self, position):
+        return self.table(position.clamp_min(0))
+""")
+
+    assert command("check", "mine.py:Mine", "--lengths", "none") == 0
+    assert "refused in one with a memory that is carried" in capsys.readouterr().out
+    assert train(positions="mine.py:Mine", memory="xl(8)") == 2
+    assert "this memory reaches beyond it" in error(capsys)
+
+
 BROKEN = {
+    "the end of the program": ("raise SystemExit(3)\n", "mine.py ends the program while it is run: SystemExit(3)"),
     "a mistake of grammar": ("class Mine(:\n    pass\n", "mine.py, line 1: "),
     "a name that is not there": ("x = 1\nclass Mine(Kernel):\n    pass\n", "mine.py, line 2: NameError"),
     "an error while it is run": ("\n\nraise ValueError('not\\ntoday')\n", "mine.py, line 3: ValueError: not."),
@@ -357,6 +474,17 @@ def test_code_that_came_with_a_run_is_run_only_where_it_is_trusted(monkeypatch, 
     assert command("generate", "r", "--prompt", "The ") == 2  # to trust once is not to trust always
 
 
+def test_what_only_trained_a_model_need_not_be_trusted_to_use_it(monkeypatch, capsys):
+    command("new", "schedule", "fall.py")
+    train("--run", "r", schedule="fall.py:Fall")
+    on_another_machine(monkeypatch)
+
+    assert command("generate", "r", "--prompt", "The ", "--max-new-tokens", "5") == 0
+    assert command("eval", "r") == 0
+    assert command("train", "--resume", "--run", "r", "--max-steps", "14") == 2
+    assert "has code of its own" in error(capsys)
+
+
 def test_who_trains_with_it_has_trusted_it(monkeypatch):
     written(SOFTMAX)
     train("--run", "r", attention="mine.py:Mine")
@@ -384,8 +512,13 @@ def test_a_copy_that_was_changed_or_lost_is_refused_trusted_or_not(capsys):
     assert "there is no such file" in error(capsys)
     assert not Path("was_run").exists()
 
-    for damage in ({}, "mine.py", {"../../mine.py": "0"}):
-        Path("runs/r/run.json").write_text(json.dumps({**stranger, "code": damage}))
+    written(SOFTMAX, str(copy))
+    model = json.dumps(stranger["model"]).replace('"arguments": {}', '"arguments": {"x": [1]}')
+    for damage in (
+        {"code": {}}, {"code": "mine.py"}, {"code": {"../../mine.py": "0"}}, {"code": {str(copy.absolute()): "0"}},
+        {"model": json.loads(model)},
+    ):  # fmt: skip
+        Path("runs/r/run.json").write_text(json.dumps({**stranger, **damage}))
         assert command("eval", "r", "--trust-code") == 2
 
 
@@ -437,7 +570,7 @@ def test_a_check_names_what_is_broken_and_in_which_model(capsys):
         )
     )
 
-    assert command("check", "mine.py:Mine", "--lengths") == 1
+    assert command("check", "mine.py:Mine", "--lengths", "none") == 1
 
     said = capsys.readouterr().out
     assert re.search(r"BROKEN +Changing a later token never changes an earlier logit", said)
@@ -457,7 +590,7 @@ def test_a_check_that_breaks_in_one_model_alone_says_in_which(capsys):
         )
     )
 
-    assert command("check", "mine.py:Mine", "--lengths", "--json") == 1
+    assert command("check", "mine.py:Mine", "--lengths", "none", "--json") == 1
 
     found = json.loads(capsys.readouterr().out)
     row = next(row for row in found["rows"] if row["contract"].startswith("Changing a later token"))
@@ -471,7 +604,7 @@ def test_a_check_that_breaks_in_one_model_alone_says_in_which(capsys):
 def test_a_check_says_what_a_component_costs_beside_the_default(capsys):
     written(SOFTMAX)
 
-    assert command("check", "mine.py:Mine", "--lengths", "16", "300", "--json") == 0
+    assert command("check", "mine.py:Mine", "--lengths", "16,300", "--json") == 0
 
     found = json.loads(capsys.readouterr().out)
     assert [cost["length"] for cost in found["costs"]] == [16, 300]
@@ -499,7 +632,7 @@ def test_a_check_of_a_broken_optimizer_and_a_broken_schedule_finds_it(capsys):
         "self.beta, self.gamma =", "self.means = {}\n        self.beta, self.gamma ="
     ).replace('.setdefault("mean"', ".setdefault(one"), "utf-8")  # fmt: skip
     capsys.readouterr()
-    assert command("check", "lion.py:Lion", "--lengths") == 1
+    assert command("check", "lion.py:Lion", "--lengths", "none") == 1
     assert "is all that it remembers in self.state?" in capsys.readouterr().out
 
     written("import random\nfrom microformer.training.schedules import Schedule\n\n\nclass Mine(Schedule):\n"

@@ -1,7 +1,7 @@
 """The contracts of a model and, through it, of every component in it."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,7 @@ def trial(spec: ModelSpec, seed: int = 0) -> Verdict | None:
     model = _model(spec, seed)
     model.roles()
     generator = torch.Generator().manual_seed(seed)
-    length = spec.max_seq_len * 5 // 2 if spec.carries else min(spec.max_seq_len, 24)
+    length = spec.max_seq_len * 5 // 2 if spec.carries else min(spec.max_seq_len, 512)
     ids = torch.randint(spec.vocab_size, (2, length), generator=generator)
     if detail := _wrong_shape(model, ids):
         return verdict(shapes, detail)
@@ -39,8 +39,10 @@ def trial(spec: ModelSpec, seed: int = 0) -> Verdict | None:
     for later in (length // 2, length - 1):
         if detail := _leak(model, ids, before, later):
             return verdict(causality, detail)
-    found = _gradients(model, ids)
-    return None if found.kept else found
+    for found in (_training(model, ids), _in_pieces(model, ids, (length - 2, 1, 1)), _gradients(model, ids)):
+        if not found.kept:
+            return found
+    return None
 
 
 def shapes(spec: ModelSpec, seed: int) -> Verdict:
@@ -62,7 +64,40 @@ def gradients(spec: ModelSpec, seed: int) -> Verdict:
     return _gradients(_model(spec, seed), _ids(spec, seed))
 
 
+def training(spec: ModelSpec, seed: int) -> Verdict:
+    """In training no later token and no other row changes anything either, and being used leaves no trace."""
+    return _training(_model(spec, seed), _ids(spec, seed))
+
+
+def _training(model: Microformer, ids: Tensor) -> Verdict:
+    def logits(of: Tensor) -> Tensor:
+        with torch.random.fork_rng([]), torch.no_grad():
+            torch.manual_seed(0)  # what is left out by chance is the same then
+            return model(of).logits
+
+    in_use = logits(ids)
+    model.train()
+    before, detail = logits(ids), ""
+    kept = "what it keeps besides parameters is in no checkpoint"
+    if _difference(before, logits(ids)):
+        detail = f"a training pass changed what the next one gives: {kept}"
+    for later in (1, ids.shape[1] // 2, ids.shape[1] - 1):
+        changed = ids.clone()
+        changed[:, later] = (changed[:, later] + 1) % model.spec.vocab_size
+        if _difference(before[:, :later], logits(changed)[:, :later]):
+            detail = detail or f"token {later} leaks into earlier positions in training"
+    other = ids.clone()
+    other[1:] = (other[1:] + 1) % model.spec.vocab_size
+    if _difference(before[:1], logits(other)[:1]):
+        detail = detail or "another row changes a row's logits in training"
+    model.eval()
+    if not detail and not torch.equal(in_use, logits(ids)):
+        detail = f"a training pass changed what the model gives: {kept}"
+    return verdict(training, detail)
+
+
 def _gradients(model: Microformer, ids: Tensor) -> Verdict:
+    model.roles()
     model.loss(ids[:, :-1], ids[:, 1:], None).backward()
     for name, parameter in model.named_parameters():
         if parameter.grad is None or not parameter.grad.any():
@@ -82,39 +117,48 @@ def roads(spec: ModelSpec, seed: int) -> Verdict:
 
 
 def scores(spec: ModelSpec, seed: int) -> Verdict:
-    """A position's bias and SCORE_CAP reach the scores of every attention that has any."""
+    """A position's bias, SCORE_CAP and ATTENTION_DROPOUT do something to every attention that has scores."""
     for layer in dict.fromkeys(spec.layers):
         plain = replace(spec, layers=(layer,), positions=NoPositions(), score_cap=0.0, loops=1)
         model, ids = _model(plain, seed), _ids(plain, seed)
         kernel = next(part for part in model.modules() if isinstance(part, Kernel))
         if not kernel.scores:
             continue
+        dropped = _model(replace(plain, attention_dropout=0.5), seed).train()
+        others = {
+            "POSITIONS = 'alibi'": (_model(replace(plain, positions=Alibi()), seed), "self.added(order)"),
+            "SCORE_CAP": (_model(replace(plain, score_cap=0.1), seed), "self.capped(scores)"),
+            "ATTENTION_DROPOUT": (dropped, "self.dropped(pattern)"),
+        }
         with torch.no_grad():
             without = model(ids).logits
-            for setting, changes in (
-                ("POSITIONS = 'alibi'", {"positions": Alibi()}),
-                ("SCORE_CAP", {"score_cap": 0.1}),
-            ):
-                if not _difference(without, _model(replace(plain, **changes), seed)(ids).logits):
-                    return verdict(scores, f"{type(kernel).__name__} does the same with {setting} and without")
+            for setting, (other, how) in others.items():
+                if not _difference(without, other(ids).logits):
+                    detail = f"{type(kernel).__name__} does the same with {setting} and without"
+                    return verdict(scores, f"{detail}: {how} is for it, or scores = False for an attention without")
     return verdict(scores, "")
 
 
 def cache(spec: ModelSpec, seed: int) -> Verdict:
     """Token by token, and in pieces, with remembered state, the logits are those of the whole at once."""
     model, ids = _model(spec, seed), _ids(spec, seed)
-    with torch.no_grad():
-        whole = model(ids).logits
-        for pieces in (1, 3):
-            state: State | None = model.empty_state()
-            parts = []
-            for start in range(0, ids.shape[1], pieces):
-                output = model(ids[:, start : start + pieces], state=state)
-                parts.append(output.logits)
-                state = output.state
-            if difference := _difference(whole, torch.cat(parts, dim=1)):
-                return verdict(cache, f"in pieces of {pieces}: {difference}")
+    for size in (1, 3):
+        found = _in_pieces(model, ids, [min(size, ids.shape[1] - start) for start in range(0, ids.shape[1], size)])
+        if not found.kept:
+            return found
     return verdict(cache, "")
+
+
+@torch.no_grad()
+def _in_pieces(model: Microformer, ids: Tensor, sizes: Sequence[int]) -> Verdict:
+    state: State | None = model.empty_state()
+    parts = []
+    for piece in ids.split(list(sizes), dim=1):
+        output = model(piece, state=state)
+        parts.append(output.logits)
+        state = output.state
+    difference = _difference(model(ids).logits, torch.cat(parts, dim=1))
+    return verdict(cache, difference and f"in pieces of {', '.join(map(str, sizes[:3]))} …: {difference}")
 
 
 def reset_rows(spec: ModelSpec, seed: int) -> Verdict:
@@ -190,8 +234,8 @@ def taps(spec: ModelSpec, seed: int) -> Verdict:
 
 
 CONTRACTS: tuple[Callable[[ModelSpec, int], Verdict], ...] = (
-    shapes, causality, gradients, roads, scores, cache, reset_rows, batch_independence, determinism, round_trip,
-    precision, taps,
+    shapes, causality, training, gradients, roads, scores, cache, reset_rows, batch_independence, determinism,
+    round_trip, precision, taps,
 )  # fmt: skip
 
 
@@ -233,7 +277,10 @@ def _leak(model: Microformer, ids: Tensor, before: Tensor, later: int) -> str:
     """
     changed = ids.clone()
     changed[:, later] = (changed[:, later] + 1) % model.spec.vocab_size
-    touched = (before != model(changed).logits).flatten(2).any(-1).any(0).nonzero().flatten().tolist()
+    after = model(changed).logits
+    touched = (
+        ((before != after) & ~(before.isnan() & after.isnan())).flatten(2).any(-1).any(0).nonzero().flatten().tolist()
+    )
     if early := [position for position in touched if position < later]:
         where = f"position {early[0]}" if len(early) == 1 else f"{len(early)} earlier positions, {early[0]} the first"
         return f"token {later} leaks into {where}"
@@ -247,8 +294,15 @@ class _WrongShape(Exception):
 def _wrong_shape(model: Microformer, ids: Tensor) -> str:
     """What a part of the model gives that is not what its slot asks for, in one forward pass; "" for nothing."""
 
+    versions: dict[nn.Module, int] = {}
+
+    def note(part: nn.Module, given: tuple) -> None:
+        versions[part] = given[0]._version
+
     def watch(part: nn.Module, given: tuple, made: Any) -> None:
         name, like = type(part).__name__, given[0]
+        if like._version != versions[part]:
+            raise _WrongShape(f"{name} changes what it is given in place, and others read it too")
         if isinstance(part, Kernel | FeedForward):
             what = "(z, state)" if isinstance(part, Kernel) else "(y, aux_loss)"
             if not isinstance(made, tuple) or len(made) != 2:
@@ -260,7 +314,8 @@ def _wrong_shape(model: Microformer, ids: Tensor) -> str:
             raise _WrongShape(f"{name} gives {_described(made)} for {_described(like)}")
 
     watched = [part for part in model.modules() if isinstance(part, Kernel | FeedForward | Norm)]
-    hooks = [part.register_forward_hook(watch) for part in watched]
+    hooks = [part.register_forward_pre_hook(note) for part in watched]
+    hooks += [part.register_forward_hook(watch) for part in watched]
     try:
         with torch.no_grad():
             logits = model(ids).logits

@@ -91,7 +91,7 @@ def one(text: str, kinds: Mapping[str, type], setting: str) -> Any:
     if len(found) != 1:
         raise SettingsError(
             f"{setting} {text!r} names {len(found)} components, and one fills it.",
-            f"name one{' of ' if kinds else ''}{', '.join(kinds)}.",
+            f"name one of {', '.join(kinds)}." if kinds else "name one, such as my_file.py:MyClass.",
         )
     return found[0]
 
@@ -139,6 +139,8 @@ def from_json(plain: Mapping[str, Any], kinds: Mapping[str, type]) -> Any:
     values = dict(plain)
     kind = values.pop("kind")
     if kind == "own":
+        if not all(isinstance(value, int | float | str) for value in values["arguments"].values()):
+            raise TypeError("an argument is neither number nor word")
         return Own(str(values["file"]), str(values["name"]), tuple(values["arguments"].items()))
     return _filled(kinds[kind], values)
 
@@ -177,6 +179,8 @@ def _pattern(text: str, kinds: Mapping[str, type], setting: str) -> list[Any]:
 
 def _component(name: str, arguments: str | None, kinds: Mapping[str, type], setting: str) -> Any:
     kind = kinds.get(name)
+    if kind is None and not kinds:
+        raise SettingsError(f"{setting} {name!r} names no class in a file.", "write it as my_file.py:MyClass.")
     if kind is None:
         meant = nearest(name, kinds)
         hint = f"did you mean {meant!r}? There are: {', '.join(kinds)}." if meant else f"there are: {', '.join(kinds)}."
@@ -198,7 +202,7 @@ def _own(file: str, name: str, arguments: str | None, setting: str) -> Own:
     except (SyntaxError, ValueError, TypeError) as error:
         raise SettingsError(
             f"{setting} {file}:{name}({arguments}) has arguments that can't be read.",
-            f"write each by its name, a number or a word in quotes: {name}(width=3).",
+            f"write each by its name, a number, True, False or a word in quotes: {name}(width=3).",
         ) from error
     return Own(file, name, tuple(given.items()))
 

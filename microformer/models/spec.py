@@ -115,12 +115,15 @@ class Differential:
 class Learned:
     """A learned vector for each position, added to the embedding."""
 
+    embeds: ClassVar[bool] = True
+
 
 @dataclass(frozen=True)
 class Sinusoidal:
     """Sines and cosines of falling frequency, added to the embedding."""
 
     base: float = 10000.0
+    embeds: ClassVar[bool] = True
 
     def __post_init__(self):
         _positive("positions", "base", self.base)
@@ -471,7 +474,7 @@ class ModelSpec:
                 f"{_called(keyless[0])} keeps no keys that a memory could hold on to.",
                 "use MEMORY = 'none' or 'knn', or another ATTENTION.",
             )
-        if self.places is None and isinstance(self.positions, (Learned, Sinusoidal)):
+        if self.places is None and _says(self.positions, "embeds", False):
             raise SettingsError(
                 "positions that are added to the embedding end with the context, and this memory reaches beyond it.",
                 "use POSITIONS = 'rope', 'alibi', 't5' or 'none' with MEMORY = 'xl', 'compressive' or one of your own.",

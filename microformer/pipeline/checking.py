@@ -29,7 +29,7 @@ LENGTHS = (128, 512, 2048)
 _SMALL = {"embed_dim": 32, "num_heads": 4, "ff_dim": 48, "max_seq_len": 12}
 _MODELS: dict[str, dict[str, Any]] = {
     "the default": {},
-    "a longer text, one layer": {"max_seq_len": 40, "num_layers": 1},
+    "a longer text, one layer": {"max_seq_len": 100, "num_layers": 1},
     "two heads a key": {"num_kv_heads": 2},
     "a bias on scores": {"positions": "alibi"},
     "capped, gated": {"score_cap": 2.0, "output_gate": True},
@@ -129,7 +129,7 @@ def _of_model(component: str, slot: str, own: Own, code: Code, lengths: Sequence
             continue
         try:
             spec = _spec(component, slot, {**_SMALL, **changes}, code)
-            with code.explained():
+            with code.explained([own.loaded]):
                 Microformer(spec)
         except (SettingsError, CodeError) as error:
             if isinstance(error.__cause__, SettingsError) or isinstance(error, SettingsError):
@@ -148,6 +148,8 @@ def _of_model(component: str, slot: str, own: Own, code: Code, lengths: Sequence
             broken = found.setdefault(verdict.contract, [])
             if not verdict.kept:
                 broken.append(f"{verdict.detail} [{name}]")
+                if contract is contracts.CONTRACTS[0]:
+                    break  # what can't be used at all would break the others too
     rows = _rows(found)
     default = "xl" if slot == "memory" and own.says("carries", False) else str(getattr(Settings().model, slot))
     costs: list[dict[str, Any]] = []

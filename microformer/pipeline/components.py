@@ -1,6 +1,7 @@
 """Components of the user's own on their way into a training: read, tried out, built."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from microformer.own_code import Code
 from microformer.runs import Run
 from microformer.settings import Settings
 from microformer.training import schedules
+from microformer.training.optimizers import Optimizer, Recipe
 from microformer.training.rule import Rule
 from microformer.training.schedules import Schedule
 
@@ -59,7 +61,13 @@ def try_out(chosen: Settings, code: Code) -> None:
         broken = contracts.trial(spec)
     if broken is not None:
         raise _broken(code, made, broken)
-    in_slot(chosen, "optimizer", code)
+    if optimizer := in_slot(chosen, "optimizer", code):
+        recipe = Recipe(optimizer, 0.01, 0.1, 0.95, (0.9, 0.95))
+        asked = [one for one in contracts.OPTIMIZER_CONTRACTS if one.__name__ != "learns"]  # that takes seconds
+        with code.explained([optimizer.loaded]):
+            verdicts = [one(lambda model, rate: Optimizer(model, replace(recipe, rate=rate))) for one in asked]
+        if broken := next((one for one in verdicts if not one.kept), None):
+            raise _broken(code, [optimizer.loaded], broken)
     if schedule := in_slot(chosen, "schedule", code):
         with code.explained([schedule.loaded]):
             broken = next((one for one in contracts.check_schedule(schedule.build) if not one.kept), None)

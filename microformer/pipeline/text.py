@@ -92,7 +92,7 @@ def stream_text(
         notice("a model with a memory can't be compiled: its tensors change their sizes. It goes on without.")
         compile = False
     compiled = devices.compiled(step_of, "generation", steady=True) if compile else None
-    with run.code.explained(), devices.threads_for(len(ids) * run.model.num_parameters()):
+    with run.explained(), devices.threads_for(len(ids) * run.model.num_parameters()):
         for step in generation.stream(run.model, ids, sampler, max_new_tokens, seed=seed, compiled=compiled):
             for row, chosen in enumerate(step):
                 if chosen is None or row not in open_rows:
@@ -179,7 +179,7 @@ def evaluate(
     before = model.compute_dtype
     model.compute_dtype = devices.choose("cpu", machine.precision, devices.usable_cores()).torch_dtype
     try:
-        with run.code.explained():
+        with run.explained():
             loss = evaluation.evaluate(model, ids, prime, context=context, counted=counted, example=example)
     finally:
         model.compute_dtype = before

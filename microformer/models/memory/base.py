@@ -20,6 +20,11 @@ class Memory(nn.Module):
     # How many memory tokens stand before each segment.
     tokens = 0
 
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        if "between" in cls.__dict__ and not cls.carries:
+            raise TypeError(f"{cls.__name__} has a `between` and nothing goes over: set carries = True")
+
     def before(self, state: State, rows: int) -> Float[Tensor, "batch token d_model"] | None:
         """The memory tokens that a segment begins with; None for none.
 
