@@ -2,13 +2,15 @@
 
 At a context of 256 (batch 16), all kinds taking turns, as a share of softmax's step, and, after 300 steps on Tiny
 Shakespeare, how many of the shares that its pattern may give are exactly 0. And at contexts from 1,024 to 8,192 (batch
-1), for the kinds that do less work there, with the peak memory of a process that does nothing else.
+1), for the kinds that do less work there, with the peak memory of a process that does nothing else. And what it costs
+that activations can be looked at, where nobody does.
 """
 
 import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,10 +84,37 @@ def zeros(kind: str, steps: int) -> float:
     return float(torch.cat([(pattern == 0)[..., visible] for pattern in seen.activations.values()]).float().mean())
 
 
+def taps() -> dict[str, float]:
+    """What the places cost at which a tap could look, where there is none: how many are passed in a forward pass, and
+    the seconds that they take together."""
+    from unittest import mock
+
+    import torch
+
+    from microformer.models.model import Microformer
+    from microformer.models.taps import Scope
+    from microformer.settings import Settings, model_spec
+
+    model, ids = Microformer(model_spec(Settings(), 65), seed=1), torch.randint(65, (1, 8))
+    nothing, tensor, passed, seconds = Scope(None), torch.zeros(1), 0, 0.0
+    ways: dict[str, Callable[[], object]] = {
+        "__call__": lambda: nothing("hook_q", tensor),
+        "wants": lambda: nothing.wants("hook_q"),
+        "within": lambda: nothing.within("attn"),
+    }
+    for name, way in ways.items():
+        with mock.patch.object(Scope, name, autospec=True, side_effect=getattr(Scope, name)) as counted:
+            model(ids)
+        passed += counted.call_count
+        seconds += counted.call_count * min(timeit.repeat(way, number=10_000, repeat=5)) / 10_000
+    return {"passed": passed, "seconds": seconds}
+
+
 def measure(options: shared.Options) -> dict[str, Any]:
     """Steps at 256, exact zeros, steps and memory at greater lengths."""
     turns = 3 if options.quick else 9
     found: dict[str, Any] = {"step": shared.in_turns({kind: step(kind, 256, 16) for kind in KINDS}, turns)}
+    found["taps"] = taps()
     looked_at = [] if options.quick else ["sparsemax", "entmax15", "topk(16)"]
     found["zeros"] = {kind: zeros(kind, 300) for kind in looked_at}
     found["long"] = {}
@@ -104,6 +133,12 @@ def page(found: dict[str, Any]) -> str:
         milliseconds = {what: 1000 * value for what, value in one.items()}
         none = f"{found['zeros'][kind]:.0%}" if kind in found["zeros"] else ""
         lines.append(f"| `{kind}` | {shared.shown(milliseconds)} | {one['median'] / base:.2f} | {none} |")
+    share = found["taps"]["seconds"] / base
+    lines += [
+        "",
+        f"The {found['taps']['passed']} places at which a tap could look take {1e6 * found['taps']['seconds']:.0f} µs "
+        f"of a pass together where there is no tap, {share:.2%} of the step at 256.",
+    ]
     lengths = list(found["long"])
     lines += ["", "| ms a step (peak MB) | " + " | ".join(f"{int(n):,}" for n in lengths) + " | 8,192 over 2,048 |"]
     lines.append("|---|" + "---|" * (len(lengths) + 1))

@@ -96,6 +96,20 @@ def test_an_attention_of_20_lines_from_the_docs_is_checked_trained_and_resumed_t
     assert_same_run("whole", "again")
 
 
+def test_the_forward_that_the_docs_write_out_is_the_kernels_own(capsys):
+    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / "own.md").read_text(encoding="utf-8"), re.M | re.S)
+    whole = next(block for block in blocks if "def forward" in block)
+    written("from microformer.models.kernels import Kernel\n\n\n" + whole)
+
+    assert command("check", "mine.py:Mine", "--lengths", "none") == 0
+    assert "all contracts kept" in capsys.readouterr().out
+
+
+def test_the_shortest_context_is_tried_too():
+    written(SOFTMAX)
+    assert train("--run", "r", attention="mine.py:Mine", max_seq_len=2, max_steps=3) == 0
+
+
 def test_a_run_that_was_stopped_goes_on_with_its_own_copy_to_the_same_bits(monkeypatch):
     written(SOFTMAX)
     assert train("--run", "whole", attention="mine.py:Mine") == 0
@@ -249,11 +263,12 @@ def test_an_attention_that_drops_nothing_is_found_by_a_check(capsys):
 def test_an_optimizer_is_tried_before_a_training(capsys):
     command("new", "optimizer", "lion.py")
     text = Path("lion.py").read_text(encoding="utf-8")
+    forgetful = text.replace("    mean.lerp_", '    self.state[one]["n"] = 1\n                mean.lerp_')
     for wrong, said in (
         (text.replace("super().__init__(params, lr=lr, weight_decay=0.0)", "pass"), "has no attribute 'param_groups'"),
-        (text.replace("alpha=-group[\"lr\"]", "alpha=-0.01"), "At a rate of 0 nothing moves; but"),
-        (text.replace("    mean.lerp_", '    self.state[one]["n"] = 1\n                mean.lerp_'), "a checkpoint keeps tensors"),
-    ):  # fmt: skip
+        (text.replace('alpha=-group["lr"]', "alpha=-0.01"), "At a rate of 0 nothing moves; but"),
+        (forgetful, "a checkpoint keeps tensors"),
+    ):
         Path("lion.py").write_text(wrong, "utf-8")
         assert train(optimizer="lion.py:Lion", learning_rate=0.001) == 2
         assert said in error(capsys)

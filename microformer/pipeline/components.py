@@ -56,11 +56,11 @@ def try_out(chosen: Settings, code: Code) -> None:
         return
     spec = own_code.bound(settings.model_spec(chosen, vocab_size=11), code)
     settings.check_model(chosen, spec)
-    made = [own.loaded for _, own in spec.own]
-    with code.explained(made):
-        broken = contracts.trial(spec)
-    if broken is not None:
-        raise _broken(code, made, broken)
+    if made := [own.loaded for _, own in spec.own]:
+        with code.explained(made):
+            broken = contracts.trial(spec)
+        if broken is not None:
+            raise _broken(code, made, broken)
     if optimizer := in_slot(chosen, "optimizer", code):
         recipe = Recipe(optimizer, 0.01, 0.1, 0.95, (0.9, 0.95))
         asked = [one for one in contracts.OPTIMIZER_CONTRACTS if one.__name__ != "learns"]  # that takes seconds
