@@ -32,7 +32,8 @@ def trial(spec: ModelSpec, seed: int = 0) -> Verdict | None:
     model.roles()
     generator = torch.Generator().manual_seed(seed)
     length = spec.max_seq_len * 5 // 2 if spec.carries else min(spec.max_seq_len, 512)
-    ids = torch.randint(spec.vocab_size, (2, length), generator=generator)
+    text = torch.randint(spec.vocab_size, (2, length + 1), generator=generator)
+    ids = text[:, :-1]
     if detail := _wrong_shape(model, ids):
         return verdict(shapes, detail)
     before = model(ids).logits
@@ -40,7 +41,7 @@ def trial(spec: ModelSpec, seed: int = 0) -> Verdict | None:
         if detail := _leak(model, ids, before, later):
             return verdict(causality, detail)
     pieces = (length - 2, 1, 1) if length > 2 else (1,) * length
-    for found in (_training(model, ids), _in_pieces(model, ids, pieces), _gradients(model, ids)):
+    for found in (_training(model, ids), _in_pieces(model, ids, pieces), _gradients(model, text)):
         if not found.kept:
             return found
     return None
