@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -612,3 +613,27 @@ def test_without_validation_the_last_batch_stands_beside_the_baselines_and_avera
     run = load_run("a")
     last = load_run("a", checkpoint="last")
     assert any(not torch.equal(x, y) for x, y in zip(run.model.parameters(), last.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "bpe", "unigram"])
+def test_bits_a_byte_are_those_of_a_count_by_hand(tokenizer):
+    text = book(60).replace("cat", "chat à Zürich").replace("dog", "犬")
+    Path("book.txt").write_text(text, encoding="utf-8")
+    assert train("--run", "r", tokenizer=tokenizer, max_steps=20) == 0
+    run = load_run("r")
+
+    held_out = text[int(len(text) * 0.9) :]
+    before = run.tokenizer.encode(text[: int(len(text) * 0.9)])[-1:].tolist()
+    ids = before + run.tokenizer.encode(held_out).tolist()
+    bits, context = 0.0, run.spec.max_seq_len
+    with torch.no_grad():
+        for at in range(1, len(ids)):
+            begin = (at - 1) // context * context
+            logits = run.model(torch.tensor([ids[begin:at]])).logits[0, -1]
+            bits -= float(logits.log_softmax(-1)[ids[at]]) / math.log(2)
+
+    found = evaluate(run)
+    assert found["bits_per_byte"] == pytest.approx(bits / len(held_out.encode("utf-8")), rel=1e-5)
+    assert found["bits_per_char"] == pytest.approx(bits / len(held_out), rel=1e-5)
+    assert found["bits_per_byte"] < found["bits_per_char"]
+    assert found["tokens"] == len(ids) - 1
