@@ -7,7 +7,6 @@ and run by Hugging Face's `tokenizers`; this file adds what it lacks: text that 
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -17,12 +16,11 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from microformer.errors import DataError, SettingsError
 from microformer.tokenization.base import ByteStreamDecoder, StreamDecoder, Tokenizer, Unknown, utf8
-from microformer.tokenization.cutting import cut
+from microformer.tokenization.cutting import batches, cut
 
 SMALLEST = 256
 _SMALLEST_CHOSEN = 512
 _LARGEST_CHOSEN = 8192
-_PIECES_AT_ONCE = 64
 
 
 class BpeTokenizer(Tokenizer):
@@ -97,7 +95,7 @@ class BpeTokenizer(Tokenizer):
         self, chunks: Iterable[str], unknown: Unknown = "error"
     ) -> Iterator[Integer[np.ndarray, "token"]]:
         pieces = (utf8(piece, unknown).decode("utf-8") for piece in cut(chunks))
-        while batch := list(islice(pieces, _PIECES_AT_ONCE)):
+        for batch in batches(pieces):
             for encoding in self._backend.encode_batch(batch):
                 yield np.array(encoding.ids, self.dtype)
 

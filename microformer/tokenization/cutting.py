@@ -6,11 +6,13 @@ follows something else nothing is lost. Knows no tokenizer.
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 # Lengths in characters: of a piece that is handed to one core, and of the longest stretch kept together that has no
 # place to cut. A stretch as long as that is no word of any language.
 PIECE = 1 << 14
 LONGEST = 1 << 20
+_AT_ONCE = 64
 # Python calls more characters whitespace than GPT-2's pattern does. On these four, and on what Python calls none, they
 # agree.
 _CUT = re.compile(r"(?<=\S)[ \n\r\t]")
@@ -34,6 +36,13 @@ def cut(chunks: Iterable[str]) -> Iterator[str]:
         end = _end_of_piece(text, 0) or len(text)
         yield text[:end]
         text = text[end:]
+
+
+def batches(pieces: Iterable[str]) -> Iterator[list[str]]:
+    """As many pieces at a time as keep the cores at work."""
+    left = iter(pieces)
+    while batch := list(islice(left, _AT_ONCE)):
+        yield batch
 
 
 def _end_of_piece(text: str, start: int) -> int | None:

@@ -8,7 +8,6 @@ has one space after each word and mark, and no capitals; characters that no pair
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -18,10 +17,9 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from microformer.errors import DataError, SettingsError
 from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown, unknown_characters, utf8
-from microformer.tokenization.cutting import cut
+from microformer.tokenization.cutting import batches, cut
 
 END, UNKNOWN = "</w>", "<unk>"
-_PIECES_AT_ONCE = 64
 
 
 class GPT1Tokenizer(Tokenizer):
@@ -64,7 +62,7 @@ class GPT1Tokenizer(Tokenizer):
         self, chunks: Iterable[str], unknown: Unknown = "error"
     ) -> Iterator[Integer[np.ndarray, "token"]]:
         pieces = (utf8(piece, unknown).decode("utf-8") for piece in cut(chunks))
-        while batch := list(islice(pieces, _PIECES_AT_ONCE)):
+        for batch in batches(pieces):
             for piece, encoding in zip(batch, self._backend.encode_batch(batch), strict=True):
                 ids = np.array(encoding.ids, self.dtype)
                 lacking = ids == self._unknown

@@ -12,7 +12,6 @@ import json
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from tempfile import TemporaryFile
 from typing import Any, SupportsIndex
 
@@ -23,13 +22,12 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 
 from microformer.errors import DataError, SettingsError
 from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown, known, utf8
-from microformer.tokenization.cutting import cut
+from microformer.tokenization.cutting import batches, cut
 
 SPACE = "▁"
 LONGEST_WORD = 100
 _SMALLEST_CHOSEN = 512
 _LARGEST_CHOSEN = 8192
-_PIECES_AT_ONCE = 64
 
 
 class PieceTokenizer(Tokenizer):
@@ -116,7 +114,7 @@ class PieceTokenizer(Tokenizer):
         self, chunks: Iterable[str], unknown: Unknown = "error"
     ) -> Iterator[Integer[np.ndarray, "token"]]:
         pieces = (known(normalised(piece), self._alphabet, unknown) for piece in cut(chunks))
-        while batch := list(islice(pieces, _PIECES_AT_ONCE)):
+        for batch in batches(pieces):
             for encoding in self._backend.encode_batch(batch):
                 yield np.array(encoding.ids, self.dtype)
 
