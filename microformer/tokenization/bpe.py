@@ -16,7 +16,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from microformer.errors import DataError, SettingsError
 from microformer.tokenization.base import ByteStreamDecoder, StreamDecoder, Tokenizer, Unknown, utf8
-from microformer.tokenization.cutting import batches, cut
+from microformer.tokenization.cutting import cut
+from microformer.tokenization.words import Words, ids_by
 
 SMALLEST = 256
 _SMALLEST_CHOSEN = 512
@@ -40,6 +41,7 @@ class BpeTokenizer(Tokenizer):
         if {*byte_of, *"".join(tokens)} != {*byte_of} or sorted(vocab.values()) != list(range(len(vocab))):
             raise DataError("this is no byte-level BPE: it has tokens that are not bytes, or gaps in its ids.")
         self._pieces = tuple(bytes(byte_of[character] for character in token) for token in tokens)
+        self._words = Words(ids_by(backend), self.dtype)
 
     @classmethod
     def train(cls, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> "BpeTokenizer":
@@ -94,10 +96,7 @@ class BpeTokenizer(Tokenizer):
     def encode_chunks(
         self, chunks: Iterable[str], unknown: Unknown = "error"
     ) -> Iterator[Integer[np.ndarray, "token"]]:
-        pieces = (utf8(piece, unknown).decode("utf-8") for piece in cut(chunks))
-        for batch in batches(pieces):
-            for encoding in self._backend.encode_batch(batch):
-                yield np.array(encoding.ids, self.dtype)
+        return self._words.ids(utf8(piece, unknown).decode("utf-8") for piece in cut(chunks))
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         return b"".join(self._pieces[token_id] for token_id in self._checked(ids)).decode("utf-8", "replace")

@@ -22,7 +22,8 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 
 from microformer.errors import DataError, SettingsError
 from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown, known, utf8
-from microformer.tokenization.cutting import batches, cut
+from microformer.tokenization.cutting import cut
+from microformer.tokenization.words import Words, ids_by
 
 SPACE = "▁"
 LONGEST_WORD = 100
@@ -45,6 +46,7 @@ class PieceTokenizer(Tokenizer):
         self._tokens = sorted(vocab, key=vocab.__getitem__)
         self._pieces = tuple(self._text_of(token).replace(SPACE, " ") for token in self._tokens)
         self._alphabet = frozenset("".join(piece for piece in self._pieces if len(piece) == 1))
+        self._words = Words(ids_by(backend), self.dtype)
 
     @classmethod
     @abstractmethod
@@ -113,10 +115,7 @@ class PieceTokenizer(Tokenizer):
     def encode_chunks(
         self, chunks: Iterable[str], unknown: Unknown = "error"
     ) -> Iterator[Integer[np.ndarray, "token"]]:
-        pieces = (known(normalised(piece), self._alphabet, unknown) for piece in cut(chunks))
-        for batch in batches(pieces):
-            for encoding in self._backend.encode_batch(batch):
-                yield np.array(encoding.ids, self.dtype)
+        return self._words.ids(known(normalised(piece), self._alphabet, unknown) for piece in cut(chunks))
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         return "".join(self._pieces[token_id] for token_id in self._checked(ids))
