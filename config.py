@@ -35,9 +35,14 @@ NGRAM_DROPOUT = 0.0  # share of n-grams left out while training (only NGRAMS abo
 # The data
 CORPUS = "tinyshakespeare"  # a named corpus, a file or a folder; data/corpus.txt comes before the default
 ENCODING = "utf-8"  # of the corpus's files
+TEXT_FIELD = ""  # which field of a row has the text (.jsonl, .csv, .parquet); empty: text, or the only one
+MAX_DOCUMENTS = 0  # most documents that are read; 0 for all
+MAX_BYTES = 0  # most bytes of text that are read, from its beginning; 0 for all
 TOKENIZER = "char"  # char, byte, bpe, wordpiece, unigram
 DATA_ORDER = "auto"  # shuffled windows, or streams that read on; auto: streams where a memory is carried
 VAL_FRACTION = 0.1  # share of the text, at its end, kept for validation; 0 for none
+TEST_FRACTION = 0.0  # share of the text, at its very end, kept for a test; 0 for none
+WORKERS = "auto"  # processes that encode a long text; auto: as many as there are cores, one for characters
 
 # The training: what ends it, whichever comes first (0: no such limit)
 EPOCHS = 3.0  # times through the training text; may be a fraction

@@ -7,6 +7,7 @@ derives from MicroformerError; whatever else reaches the top is a defect of ours
 import difflib
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 # The exit code of a check that found something broken.
 BROKEN = 1
@@ -28,6 +29,9 @@ class MicroformerError(Exception):
         super().__init__(sentence)
         self.sentence = sentence
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.sentence, self.hint)  # or another process would lose the hint
 
     def __str__(self) -> str:
         return f"{self.sentence}\nhint: {self.hint}" if self.hint else self.sentence

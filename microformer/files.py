@@ -140,6 +140,15 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def shown(path: str | Path) -> str:
+    """A path as a user would write it: relative where it lies under the working folder."""
+    path = Path(path)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, FileNotFoundError):
+        return str(path)
+
+
 def is_path(name: str) -> bool:
     """Whether a name that may also be a word is meant as a path: it has a folder or a suffix in it."""
     return any(mark in name for mark in "/\\.")

@@ -108,6 +108,11 @@ class DataSettings:
         "tinyshakespeare", "a named corpus, a file or a folder; data/corpus.txt comes before the default"
     )
     encoding: str = setting("utf-8", "encoding of the corpus's files")
+    text_field: str = setting(
+        "", "which field of a row has the text (.jsonl, .csv, .parquet); empty for text, or the only one"
+    )
+    max_documents: int = setting(0, "most documents that are read; 0 for all", least=0)
+    max_bytes: int = setting(0, "most bytes of text that are read, from its beginning; 0 for all", least=0)
     tokenizer: str = setting(
         "char", "what a token is: char, byte, bpe, wordpiece, unigram, or a folder or file with a published one",
         choices=("char", "byte", "bpe", "wordpiece", "unigram"), path=True,
@@ -118,6 +123,15 @@ class DataSettings:
     )  # fmt: skip
     val_fraction: float = setting(
         0.1, "share of the text, at its end, kept for validation; 0 for none", least=0, most=0.9
+    )
+    test_fraction: float = setting(
+        0.0, "share of the text, at its very end, kept for a test; 0 for none", least=0, most=0.9
+    )
+    workers: int | Literal["auto"] = setting(
+        "auto",
+        "processes that encode a long text; auto: as many as there are cores, one for characters",
+        least=1,
+        most=1024,
     )
 
 

@@ -1,15 +1,23 @@
 """Text, from where it lies to token tensors on disk.
 
-named, fetching    corpora that have a name, and bringing them here whole
-tasks              made texts with known answers
-reading            files, folders and standard input as one text in chunks
-prepare, prepared  making the set of tensors, and opening it
+named, hub, fetching    corpora that have a name, and bringing them here whole
+tasks                   made texts with known answers
+formats, reading        files, folders, archives and standard input as one text in pieces
+parts, splitting        a long text in parts, each read and encoded once; what is for training and what is held out
+preparing, prepared     making the set of tensors, and opening it
+overlap, room           how much validation is in the training part too; what a preparation takes
+
+Names are brought in when they are first used: a process that only reads and encodes does not wait for torch.
 """
 
-from microformer.corpora.named import CORPORA, NamedCorpus, every, stored
-from microformer.corpora.prepare import choose_source, ensure_prepared, prepare, why_prepare
-from microformer.corpora.prepared import Prepared, load_prepared
-from microformer.corpora.reading import Source
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from microformer.corpora.named import CORPORA, NamedCorpus, every, stored
+    from microformer.corpora.prepared import Prepared, load_prepared
+    from microformer.corpora.preparing import choose_source, ensure_prepared, prepare, why_prepare
+    from microformer.corpora.reading import Source
 
 __all__ = [
     "CORPORA",
@@ -24,3 +32,17 @@ __all__ = [
     "stored",
     "why_prepare",
 ]
+
+_HOMES = {
+    "named": ("CORPORA", "NamedCorpus", "every", "stored"),
+    "prepared": ("Prepared", "load_prepared"),
+    "preparing": ("choose_source", "ensure_prepared", "prepare", "why_prepare"),
+    "reading": ("Source",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"microformer.corpora.{home}"), name)
+    raise AttributeError(f"module 'microformer.corpora' has no attribute {name!r}")

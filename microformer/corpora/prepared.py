@@ -1,6 +1,7 @@
 """Prepared data: a folder with the tokens of a text, its vocabulary, and a manifest that vouches for both.
 
-    train.pt, val.pt   1-D tensors of token ids, in the smallest integer type that holds them; val.pt is optional
+    train.pt           1-D tensor of token ids, in the smallest integer type that holds them
+    val.pt, test.pt    likewise; there may be none
     vocab.json         the tokenizer
     manifest.json      where the text came from, how it was encoded, and a hash a file; written last
 
@@ -18,12 +19,15 @@ from jaxtyping import Bool, Integer
 from torch import Tensor
 
 from microformer import files, tokenization
-from microformer.corpora.reading import STANDARD_INPUT, Source, shown
+from microformer.corpora.parts import VOCAB
+from microformer.corpora.reading import STANDARD_INPUT, Source
+from microformer.corpora.splitting import TEST, TRAIN, VAL
 from microformer.errors import DataError, MicroformerError
+from microformer.files import shown
 from microformer.tokenization import Tokenizer
 
 FORMAT = 1
-MANIFEST, VOCAB, TRAIN, VAL = "manifest.json", "vocab.json", "train.pt", "val.pt"
+MANIFEST = "manifest.json"
 # Larger files are hashed only if their time of writing is not the manifest's.
 _ALWAYS_HASHED = 64_000_000
 _BLOCK = 1 << 22
@@ -39,6 +43,7 @@ class Prepared:
         tokenizer: turns text into its ids and back.
         train: ids of the training part, memory-mapped. [train]
         val: ids of the validation part, memory-mapped, or None. [val]
+        test: ids of the test part, memory-mapped, or None: of most corpora. [test]
     """
 
     folder: Path
@@ -46,6 +51,7 @@ class Prepared:
     tokenizer: Tokenizer
     train: Integer[Tensor, "train"]
     val: Integer[Tensor, "val"] | None
+    test: Integer[Tensor, "test"] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -78,24 +84,34 @@ class Prepared:
         return self.manifest.get("task")  # sets made before there were tasks say nothing
 
     def summary(self) -> str:
-        """What a user wants to know of a preparation: size, vocabulary, split, seconds and MB/s. Three lines."""
-        text, train, val, settings = (self.manifest[key] for key in ("text", "train", "val", "settings"))
+        """What a user wants to know of a preparation: size, vocabulary, split, seconds and MB/s, and how much of the
+        validation part is in the training part too. Four lines; three where nothing is held out."""
+        text, train, settings = (self.manifest[key] for key in ("text", "train", "settings"))
         seconds = self.manifest["seconds"]
         left_alone = settings["tokenizer"] in tokenization.LEARNED and not settings["vocab_size"]
         chosen = ", a size chosen to suit the text" if left_alone else ""
-        parts = f"train {train['characters']:,} characters"
-        if train["tokens"] != train["characters"]:
-            parts += f" in {train['tokens']:,} tokens"
-        if val is None:
+        parts = " · ".join(
+            f"{word} {part['characters']:,} characters"
+            + (f" in {part['tokens']:,} tokens" if part["tokens"] != part["characters"] else "")
+            for word, part in (
+                ("train", train),
+                ("validation", self.manifest["val"]),
+                ("test", self.manifest.get("test")),
+            )
+            if part is not None
+        )
+        if self.val is None:
             parts += ", no validation"
-        else:
-            parts += f" · validation {val['characters']:,} characters"
-            if val["tokens"] != val["characters"]:
-                parts += f" in {val['tokens']:,} tokens"
+        documents = f" in {text['documents']:,} documents" if text.get("documents") else ""
+        seen = ""
+        if found := self.manifest.get("shared"):
+            what = "characters" if self.tokenizer.kind == "char" else "tokens"
+            share = found["shared"] / max(1, found["looked_at"])
+            seen = f"\nof validation's stretches of {found['length']} {what} {share:.2%} are in the training part too"
         return (
-            f"{self.corpus}: {text['characters']:,} characters, {text['bytes'] / 1e6:,.2f} MB\n"
+            f"{self.corpus}: {text['characters']:,} characters{documents}, {text['bytes'] / 1e6:,.2f} MB\n"
             f"vocabulary {self.tokenizer.vocab_size:,} ({self.tokenizer.kind}{chosen}) · {parts}\n"
-            f"{seconds:.2f} s, {text['bytes'] / 1e6 / seconds:.1f} MB/s → {shown(self.folder)}"
+            f"{seconds:.2f} s, {text['bytes'] / 1e6 / seconds:.1f} MB/s → {shown(self.folder)}{seen}"
         )
 
 
@@ -119,8 +135,12 @@ def load_prepared(folder: str | Path) -> Prepared:
         raise DataError(f"{shown(vocab)} is not the vocabulary that {TRAIN} was made with.", again)
     tokenizer = tokenization.load(vocab)
     train = _tensor(folder / TRAIN, manifest, tokenizer, again)
-    val = _tensor(folder / VAL, manifest, tokenizer, again) if manifest["val"] is not None else None
-    return Prepared(folder, manifest, tokenizer, train, val)
+    # Sets of earlier versions say nothing of a test part.
+    val, test = (
+        _tensor(folder / name, manifest, tokenizer, again) if manifest.get(key) is not None else None
+        for name, key in ((VAL, "val"), (TEST, "test"))
+    )
+    return Prepared(folder, manifest, tokenizer, train, val, test)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -151,6 +171,9 @@ def _command(manifest: dict[str, Any], folder: Path) -> str:
     elif source.explicit:
         spelt = (path if path == STANDARD_INPUT else shown(path) for path in source.inputs)
         command += f" --input {' '.join(_quoted(path) for path in spelt)}"
+    for name in ("encoding", "text_field", "max_documents", "max_bytes"):
+        if (value := getattr(source, name)) != getattr(Source, name):
+            command += f" --{name.replace('_', '-')} {value}"
     return command
 
 

@@ -1,12 +1,13 @@
 """From settings to prepared data. Knows which corpus is meant; reading and encoding it is the corpora's."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from microformer import corpora
-from microformer.corpora.prepare import Progress
 from microformer.corpora.prepared import read_manifest
+from microformer.corpora.preparing import Progress
 from microformer.errors import RunError
 from microformer.runs import Run
 from microformer.settings import Settings
@@ -21,9 +22,9 @@ def prepare(chosen: Settings, inputs: Sequence[str] = (), progress: Progress | N
         MicroformerError: a text that can't be read, is too short, or can't be written down; see `corpora.prepare`.
     """
     otherwise = corpora.choose_source(DATA, None, chosen.data.corpus)
-    asked = corpora.Source.files(*inputs, encoding=chosen.data.encoding) if inputs else _asked(chosen, otherwise)
+    asked = _limited(chosen, corpora.Source.files(*inputs)) if inputs else _asked(chosen, otherwise)
     source = corpora.choose_source(DATA, asked, chosen.data.corpus)
-    return corpora.prepare(DATA, source, **_how(chosen), progress=progress)
+    return corpora.prepare(DATA, source, **_how(chosen), workers=chosen.data.workers, progress=progress)
 
 
 def prepared_data(chosen: Settings, progress: Progress | None = None) -> corpora.Prepared:
@@ -33,7 +34,12 @@ def prepared_data(chosen: Settings, progress: Progress | None = None) -> corpora
     if not otherwise.explicit or not manifest:
         otherwise = corpora.choose_source(DATA, None, chosen.data.corpus)
     return corpora.ensure_prepared(
-        DATA, explicit=_asked(chosen, otherwise), default_corpus=chosen.data.corpus, **_how(chosen), progress=progress
+        DATA,
+        explicit=_asked(chosen, otherwise),
+        default_corpus=chosen.data.corpus,
+        **_how(chosen),
+        workers=chosen.data.workers,
+        progress=progress,
     )
 
 
@@ -67,14 +73,29 @@ def _asked(chosen: Settings, otherwise: corpora.Source) -> corpora.Source | None
     data = chosen.data
     if "corpus" in chosen.explicit:
         # A name wins over a file that happens to be called so; ./name means the file.
-        if data.corpus in corpora.CORPORA or not Path(data.corpus).exists():
-            return corpora.Source.named(data.corpus)
-        return corpora.Source.files(data.corpus, encoding=data.encoding)
-    if "encoding" in chosen.explicit and otherwise.inputs:
-        return corpora.Source.files(*otherwise.inputs, encoding=data.encoding)
+        a_name = data.corpus in corpora.CORPORA or not (
+            Path(data.corpus).exists() or corpora.Source.is_input(data.corpus)
+        )
+        return _limited(chosen, corpora.Source.named(data.corpus) if a_name else corpora.Source.files(data.corpus))
+    limits = {"text_field", "max_documents", "max_bytes"} | ({"encoding"} if otherwise.inputs else set())
+    if limits & set(chosen.explicit):
+        return _limited(chosen, replace(otherwise, explicit=True))
     return None
 
 
+def _limited(chosen: Settings, source: corpora.Source) -> corpora.Source:
+    """The source as the settings say that it is to be read."""
+    data = chosen.data
+    encoding = source.encoding if source.corpus else data.encoding
+    limits = {"max_documents": data.max_documents, "max_bytes": data.max_bytes}
+    return replace(source, encoding=encoding, text_field=data.text_field, **limits)
+
+
 def _how(chosen: Settings) -> dict[str, Any]:
-    size = chosen.model.vocab_size if "vocab_size" in chosen.explicit else None
-    return {"tokenizer": chosen.data.tokenizer, "vocab_size": size, "val_fraction": chosen.data.val_fraction}
+    data, explicit = chosen.data, chosen.explicit
+    return {
+        "tokenizer": data.tokenizer,
+        "vocab_size": chosen.model.vocab_size if "vocab_size" in explicit else None,
+        "val_fraction": data.val_fraction if "val_fraction" in explicit else None,
+        "test_fraction": data.test_fraction if "test_fraction" in explicit else None,
+    }

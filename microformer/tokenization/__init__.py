@@ -11,6 +11,7 @@ from typing import Any
 from microformer import files
 from microformer.errors import DataError, SettingsError, nearest
 from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown
+from microformer.tokenization.documents import KEY, WithEnd
 from microformer.tokenization.published import load_published
 
 __all__ = [
@@ -22,7 +23,9 @@ KINDS = ("char", "byte", "bpe", "wordpiece", "unigram")
 LEARNED = ("bpe", "wordpiece", "unigram")
 
 
-def train(kind: str, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> Tokenizer:
+def train(
+    kind: str, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "", documents: bool = False
+) -> Tokenizer:
     """A tokenizer for a text.
 
     Args:
@@ -32,11 +35,15 @@ def train(kind: str, chunks: Iterable[str], vocab_size: int | None = None, alpha
             other kinds have the size that they must have.
         alphabet: characters that it must be able to encode besides those of the text, where it is learned in
             characters ("wordpiece", "unigram").
+        documents: whether there is to be a token for the end of a document; vocab_size counts it.
 
     Raises:
         SettingsError: there is no such kind, or it can't have this size.
         DataError: a text that this kind can't use.
     """
+    if documents:
+        inner = train(kind, chunks, vocab_size and vocab_size - 1, alphabet)
+        return inner if inner.end_of_document is not None else WithEnd(inner)
     if kind not in KINDS and files.is_path(kind):
         return load_published(Path(kind))
     return _named(kind).train(chunks, vocab_size, alphabet)
@@ -51,7 +58,8 @@ def from_dict(data: Any) -> Tokenizer:
     if not isinstance(data, dict) or data.get("kind") not in (*KINDS, "gpt1"):
         kind = data.get("kind") if isinstance(data, dict) else None
         raise DataError(f"this is no tokenizer: its kind is {kind!r}, not one of {', '.join(KINDS)}.")
-    return _named(data["kind"]).from_dict(data)
+    tokenizer = _named(data["kind"]).from_dict(data)
+    return WithEnd(tokenizer, data[KEY]) if isinstance(data.get(KEY), int) else tokenizer
 
 
 def load(path: Path) -> Tokenizer:

@@ -8,7 +8,7 @@ import codecs
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 from jaxtyping import Integer
@@ -42,7 +42,9 @@ class StreamDecoder(ABC):
 class Tokenizer(ABC):
     """Text to ids and back."""
 
-    kind: ClassVar[str]
+    kind: str
+    # The id that stands after each document; None where texts have no documents.
+    end_of_document: int | None = None
 
     @classmethod
     @abstractmethod
@@ -75,6 +77,22 @@ class Tokenizer(ABC):
         Raises:
             DataError: characters that the vocabulary lacks, named, unless they are skipped.
         """
+
+    def encode_documents(self, pieces: Iterable[tuple[str, bool]]) -> Iterator[Integer[np.ndarray, "token"]]:
+        """The ids of a text in documents, with the end of a document after each where there is a token for it.
+
+        Args:
+            pieces: consecutive parts, and whether a document ends after each. None goes over an end.
+        """
+        if self.end_of_document is None:
+            yield from self.encode_chunks(text for text, _ in pieces)
+            return
+        left, end = iter(pieces), np.array([self.end_of_document], self.dtype)
+        for first in left:
+            document = _Document(first, left)
+            yield from self.encode_chunks(document)
+            if document.ended:
+                yield end
 
     def encode(self, text: str, unknown: Unknown = "error") -> Integer[np.ndarray, "token"]:
         """The ids of a text; arguments and errors as for `encode_chunks`."""
@@ -116,6 +134,23 @@ class Tokenizer(ABC):
                 "these ids come from another tokenizer, or from a model with more outputs than this vocabulary.",
             )
         return checked
+
+
+class _Document:
+    """The pieces of one document, of an iterator that goes on with the next."""
+
+    def __init__(self, first: tuple[str, bool], left: Iterator[tuple[str, bool]]):
+        self._first, self._left = first[0], left
+        self.ended = first[1]
+
+    def __iter__(self) -> Iterator[str]:
+        yield self._first
+        while not self.ended:
+            piece = next(self._left, None)
+            if piece is None:
+                return
+            text, self.ended = piece
+            yield text
 
 
 class ByteStreamDecoder(StreamDecoder):

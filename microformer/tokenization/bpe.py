@@ -20,6 +20,8 @@ from microformer.tokenization.cutting import cut
 from microformer.tokenization.words import Words, ids_by
 
 SMALLEST = 256
+# GPT-2's token for the end of a document.
+END = "<|endoftext|>"
 _SMALLEST_CHOSEN = 512
 _LARGEST_CHOSEN = 8192
 
@@ -41,6 +43,7 @@ class BpeTokenizer(Tokenizer):
         if {*byte_of, *"".join(tokens)} != {*byte_of} or sorted(vocab.values()) != list(range(len(vocab))):
             raise DataError("this is no byte-level BPE: it has tokens that are not bytes, or gaps in its ids.")
         self._pieces = tuple(bytes(byte_of[character] for character in token) for token in tokens)
+        self.end_of_document = vocab.get(END)
         self._words = Words(ids_by(backend), self.dtype)
 
     @classmethod

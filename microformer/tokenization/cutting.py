@@ -18,8 +18,8 @@ _AT_ONCE = 64
 _CUT = re.compile(r"(?<=\S)[ \n\r\t]")
 
 
-def cut(chunks: Iterable[str]) -> Iterator[str]:
-    """The same text in pieces of about PIECE characters, cut alike however it came.
+def cut(chunks: Iterable[str], size: int = PIECE) -> Iterator[str]:
+    """The same text in pieces of about `size` characters, cut alike however it came.
 
     Where the text goes on for LONGEST characters without a place to cut it is cut there, at a place that depends on
     the text alone.
@@ -28,12 +28,12 @@ def cut(chunks: Iterable[str]) -> Iterator[str]:
     for chunk in chunks:
         text += chunk
         start = 0
-        while (end := _end_of_piece(text, start)) is not None:
+        while (end := _end_of_piece(text, start, size)) is not None:
             yield text[start:end]
             start = end
         text = text[start:]
     while text:
-        end = _end_of_piece(text, 0) or len(text)
+        end = _end_of_piece(text, 0, size) or len(text)
         yield text[:end]
         text = text[end:]
 
@@ -45,13 +45,14 @@ def batches(pieces: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _end_of_piece(text: str, start: int) -> int | None:
+def _end_of_piece(text: str, start: int, size: int) -> int | None:
     """Where the piece that begins at `start` ends, or None while only more text can tell."""
-    if len(text) - start <= PIECE:
+    if len(text) - start <= size:
         return None
-    for place in range(start + PIECE, start, -1):
-        if _CUT.match(text, place):
+    place = start + size + 1
+    while (place := max(text.rfind(space, start + 1, place) for space in " \n\r\t")) > start:
+        if not text[place - 1].isspace():
             return place
-    if found := _CUT.search(text, start + PIECE, start + LONGEST + 1):
+    if found := _CUT.search(text, start + size, start + LONGEST + 1):
         return found.start()
     return start + LONGEST if len(text) - start > LONGEST else None

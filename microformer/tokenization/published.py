@@ -16,7 +16,6 @@ from microformer.errors import DataError
 from microformer.tokenization.base import Tokenizer
 
 _PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
-_LAST = "<|endoftext|>"
 
 
 def load_published(path: Path) -> Tokenizer:
@@ -75,6 +74,7 @@ def _of_pairs(vocab: Any, merges: list[tuple[str, str]], path: Path) -> Tokenize
     import tokenizers
     from tokenizers import models
 
+    from microformer.tokenization.bpe import END as END_OF_TEXT
     from microformer.tokenization.bpe import BpeTokenizer, byte_level
     from microformer.tokenization.gpt1 import END, GPT1Tokenizer
 
@@ -87,8 +87,8 @@ def _of_pairs(vocab: Any, merges: list[tuple[str, str]], path: Path) -> Tokenize
             made = byte_level(models.BPE(vocab, merges))
         except Exception as error:  # the library raises no narrower class
             raise DataError(f"its merges don't fit its vocabulary: {error}.") from error
-        if _LAST in vocab:
-            made.add_special_tokens([tokenizers.AddedToken(_LAST, normalized=False, special=True)])
+        if END_OF_TEXT in vocab:
+            made.add_special_tokens([tokenizers.AddedToken(END_OF_TEXT, normalized=False, special=True)])
         return BpeTokenizer(made)
     except DataError as error:
         raise DataError(f"{path}: {error.sentence}", error.hint) from error

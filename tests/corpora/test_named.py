@@ -7,6 +7,7 @@ from local_server import CONTENT, serving
 
 from microformer.corpora import named
 from microformer.corpora.fetching import NoNetwork
+from microformer.corpora.formats import File
 from microformer.corpora.named import CORPORA, NamedCorpus, find, stored
 from microformer.errors import DataError, SettingsError
 
@@ -36,7 +37,7 @@ def mirror(tmp_path, monkeypatch):
 def test_the_classrooms_folder_is_searched_first(corpus, mirror):
     (mirror / "glisters.txt").write_bytes(CONTENT)
 
-    assert find("glisters") == mirror / "glisters.txt"
+    assert find("glisters") == [File(mirror / "glisters.txt")]
 
 
 def test_another_file_in_the_classrooms_folder_is_refused(corpus, mirror):
@@ -52,7 +53,7 @@ def test_a_classrooms_folder_without_the_corpus_is_no_hindrance(corpus, mirror, 
     cache.mkdir(parents=True)
     (cache / "glisters.txt").write_bytes(CONTENT)
 
-    assert find("glisters") == cache / "glisters.txt"
+    assert find("glisters") == [File(cache / "glisters.txt")]
 
 
 def test_a_classrooms_folder_that_is_not_there_is_said(corpus, cache, tmp_path, monkeypatch, capsys):
@@ -60,7 +61,7 @@ def test_a_classrooms_folder_that_is_not_there_is_said(corpus, cache, tmp_path, 
     cache.mkdir(parents=True)
     (cache / "glisters.txt").write_bytes(CONTENT)
 
-    assert find("glisters") == cache / "glisters.txt"
+    assert find("glisters") == [File(cache / "glisters.txt")]
     assert "misspelt" in capsys.readouterr().err
 
 
@@ -68,11 +69,12 @@ def test_what_was_fetched_once_is_found_without_a_network(corpus):
     with serving() as (address, _):
         corpus(f"{address}/good")
         assert stored("glisters") is None
-        path = find("glisters")
+        (file,) = find("glisters")
     corpus("http://127.0.0.1:9/unreachable")
 
-    assert find("glisters") == stored("glisters") == path
-    assert path.read_bytes() == CONTENT
+    assert find("glisters") == [file]
+    assert stored("glisters") == file.path
+    assert file.path.read_bytes() == CONTENT
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_again(corpus, cache):
@@ -83,15 +85,15 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(corpus, cache):
         find("glisters")
     with serving() as (address, _):
         corpus(f"{address}/good")
-        assert find("glisters").read_bytes() == CONTENT
+        assert find("glisters")[0].path.read_bytes() == CONTENT
 
 
 def test_pydocs_needs_no_network_and_is_text():
-    text = find("pydocs").read_text(encoding="utf-8")
+    text = find("pydocs")[0].path.read_text(encoding="utf-8")
 
     assert len(text) > 100_000
     assert "lambda" in text
-    assert find("pydocs").read_text(encoding="utf-8") == text
+    assert find("pydocs")[0].path.read_text(encoding="utf-8") == text
 
 
 def test_an_unknown_name_suggests_the_nearest():

@@ -21,7 +21,7 @@ from microformer.corpora.named import CORPORA, NamedCorpus
 from microformer.errors import DataError, FileError, SettingsError
 
 # The package's function of the same name hides the module.
-prepare_module = importlib.import_module("microformer.corpora.prepare")
+prepare_module = importlib.import_module("microformer.corpora.preparing")
 
 WORDS = ["to", "be", "or", "not", "naïve", "日本語", "🙂", "end.\n", "\r\n", "  "]
 TEXT = " ".join(random.Random(0).choices(WORDS, k=2000))
@@ -188,7 +188,7 @@ def test_progress_ends_where_the_text_does(here):
     prepare("data", Source.files("book.txt"), progress=lambda stage, done, total: seen.update({stage: (done, total)}))
 
     size = len(TEXT.encode())
-    assert seen == {"reading": (size, size), "encoding": (size, size)}
+    assert seen == {"reading": (size, size), "encoding": (len(TEXT), len(TEXT))}
 
 
 def test_the_summary_says_size_vocabulary_split_and_speed(here):

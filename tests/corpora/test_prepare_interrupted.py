@@ -11,10 +11,10 @@ import signal
 import pytest
 
 from microformer import files
-from microformer.corpora import Source, ensure_prepared, load_prepared, prepare, why_prepare
+from microformer.corpora import Source, ensure_prepared, load_prepared, parts, prepare, why_prepare
 from microformer.errors import DataError, FileError
 
-prepare_module = importlib.import_module("microformer.corpora.prepare")
+prepare_module = importlib.import_module("microformer.corpora.preparing")
 
 OLD, NEW = "To be, or not to be. " * 100, "All that glisters is not gold. " * 150
 # What a system call may be in the middle of when the power goes.
@@ -134,7 +134,9 @@ class LimitedFile(io.FileIO):
 @pytest.mark.parametrize("room", [0, 100, 4185, 5000, 6000, 9000])
 def test_a_disk_that_is_full_while_tokens_are_written_leaves_the_old_set(room, project, monkeypatch):
     prepare("data", Source.files("old.txt"))
-    monkeypatch.setattr(prepare_module, "open", FullDisk(room).open, raising=False)
+    disk = FullDisk(room)
+    for module in (prepare_module, parts):
+        monkeypatch.setattr(module, "open", disk.open, raising=False)
 
     with pytest.raises(FileError, match="No space left") as raised:
         prepare("data", Source.files("new.txt"))

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,13 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microformer.corpora import reading
+from microformer.corpora.formats import File
 from microformer.corpora.reading import Source, Text, opened
 from microformer.errors import DataError, FileError, SettingsError
 
 
 def read(*inputs, encoding="utf-8"):
     with opened(Source.files(*inputs, encoding=encoding)) as text:
-        return "".join(text.chunks())
+        return "".join(piece.text for piece in text.pieces())
+
+
+def documents(*inputs, **how):
+    """The documents of some inputs; of what has none, the whole text."""
+    with opened(replace(Source.files(*inputs), **how)) as text:
+        found = [""]
+        for piece in text.pieces():
+            found[-1] += piece.text
+            if piece.ends:
+                found.append("")
+        return found if found[-1] else found[:-1]
 
 
 @pytest.fixture
@@ -47,11 +60,11 @@ def test_a_byte_order_mark_is_dropped_at_the_start_of_a_file_and_nowhere_else(tm
     assert read(path) == "a\ufeffb"
 
 
-def test_several_files_are_read_in_the_order_given_each_starting_a_line(tmp_path):
+def test_several_files_are_documents_in_the_order_given_and_empty_ones_are_left_out(tmp_path):
     for name, text in {"one": "1\n", "two": "2", "three": "", "four": "4"}.items():
         (tmp_path / name).write_text(text)
 
-    assert read(*(tmp_path / name for name in ("two", "three", "one", "four"))) == "2\n1\n4"
+    assert documents(*(tmp_path / name for name in ("two", "three", "one", "four"))) == ["2", "1\n", "4"]
 
 
 def test_a_folder_is_the_text_files_beneath_it_sorted_by_name(tmp_path):
@@ -67,14 +80,23 @@ def test_standard_input_can_be_read_twice(monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"piped in\n")))
 
     with opened(Source.files("-")) as text:
-        assert ["".join(text.chunks()), "".join(text.chunks())] == ["piped in\n", "piped in\n"]
+        assert ["".join(piece.text for piece in text.pieces()) for _ in range(2)] == ["piped in\n", "piped in\n"]
         (path,) = text.paths
     assert not path.exists()
 
 
-def test_standard_input_and_files_are_not_mixed(tmp_path):
-    with pytest.raises(SettingsError, match="can't be mixed"):
-        read("-", tmp_path)
+def test_standard_input_stands_among_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"piped in")))
+    (tmp_path / "a.txt").write_text("a file")
+
+    assert documents(tmp_path / "a.txt", "-") == ["a file", "piped in"]
+
+
+def test_standard_input_twice_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"piped in")))
+
+    with pytest.raises(SettingsError, match="named twice"):
+        read("-", "-")
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 1000])
@@ -139,22 +161,22 @@ def test_a_folder_without_text_is_named(tmp_path):
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, small_blocks):
     path = tmp_path / "growing.txt"
     path.write_text("twelve chars")
-    chunks = Text((path,)).chunks()
-    next(chunks)
+    pieces = Text((File(path),)).pieces()
+    next(pieces)
     path.write_text("more than twelve")
 
     with pytest.raises(DataError, match="changed while it was read"):
-        list(chunks)
+        list(pieces)
 
 
 def test_a_file_that_vanishes_between_two_readings_is_named(tmp_path):
     path = tmp_path / "gone.txt"
     path.write_text("here")
-    text = Text((path,))
+    text = Text((File(path),))
     path.unlink()
 
     with pytest.raises(FileError, match="gone"):
-        list(text.chunks())
+        list(text.pieces())
 
 
 def test_a_source_under_a_folder_moves_with_it(tmp_path):

@@ -1,18 +1,17 @@
-"""From a text to prepared data, in two passes over chunks: the text is never held in memory, however long it is.
+"""From a text to prepared data, in two passes over its parts: it is never held in memory, however long it is.
 
-The first pass counts, hashes and finds the vocabulary; the second encodes. Whatever instant it is stopped at, the
-folder holds the old set whole, the new set whole, or what is recognised as unfinished.
+The first pass counts, hashes and finds the alphabet; the second encodes. Whatever instant it is stopped at, the folder
+holds the old set whole, the new set whole, or what is recognised as unfinished, and what was done is not done again.
 """
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, Literal, cast
 
 import torch
 from filelock import FileLock, Timeout
@@ -20,28 +19,40 @@ from jaxtyping import Integer
 from torch import Tensor
 
 from microformer import files, tokenization
-from microformer.corpora import tasks
+from microformer.corpora import overlap, room, splitting, tasks
+from microformer.corpora.parts import (
+    Limits,
+    Part,
+    Span,
+    Work,
+    digest_of,
+    encode_apart,
+    encode_span,
+    read_span,
+    survey,
+)
 from microformer.corpora.prepared import (
     FORMAT,
     MANIFEST,
-    TRAIN,
-    VAL,
     VOCAB,
     Prepared,
     load_prepared,
     read_manifest,
     torch_dtype,
 )
-from microformer.corpora.reading import STANDARD_INPUT, Source, Text, expanded, opened, shown
+from microformer.corpora.reading import STANDARD_INPUT, Source, Text, expanded, opened
+from microformer.corpora.splitting import TEST, TRAIN, USUAL_VAL_FRACTION, VAL
 from microformer.errors import DataError, MicroformerError, SettingsError, nearest, notice
+from microformer.files import shown
 from microformer.tokenization import KINDS, LEARNED, Tokenizer
 from microformer.tokenization.char import CharTokenizer
+from microformer.tokenization.documents import WithEnd
 
 CORPUS_FILE = "corpus.txt"
 # Below this there is nothing to learn, and the last tenth is no validation. A corpus of 5 KB is fine.
 FEWEST_CHARACTERS = 100
 
-# stage ("fetching", "reading", "encoding"), bytes done, bytes in all (0 if unknown)
+# stage, done, in all (0 if unknown): "fetching" and "reading" in bytes, "learning" and "encoding" in characters
 Progress = Callable[[str, int, int], None]
 
 
@@ -51,19 +62,23 @@ def prepare(
     *,
     tokenizer: str = "char",
     vocab_size: int | None = None,
-    val_fraction: float = 0.1,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
+    workers: int | Literal["auto"] = "auto",
     progress: Progress | None = None,
 ) -> Prepared:
     """Reads a text, finds its vocabulary, and writes its tokens, the last part of the text as validation.
 
-    The split is by characters: of n, validation has n − floor(n · (1 − val_fraction)). The two parts are encoded apart.
+    What is held out: splitting.py. The parts are encoded apart.
 
     Args:
         folder: where the set goes; it replaces the one that is there.
         source: what to read.
         tokenizer: one of `tokenization.KINDS`, or a path. What has to be learned is learned from the training part.
         vocab_size: for tokenizers that can choose; None lets the text decide.
-        val_fraction: from 0, which makes no validation part, to below 1.
+        val_fraction, test_fraction: from 0, which makes no such part, to together below 1; None for what is usual for
+            the corpus: 0.1 and 0, or what is agreed on.
+        workers: how many processes encode; the ids are the same whatever their number. "auto" for what suits the kind.
         progress: told the stage, the bytes done and the bytes in all.
 
     Raises:
@@ -72,9 +87,9 @@ def prepare(
         FileError: a file that can't be read or written; what was there before is untouched or recognised as unfinished.
     """
     folder = Path(folder)
-    settings = _settings(tokenizer, vocab_size, val_fraction)
+    settings = _settings(tokenizer, vocab_size, val_fraction, test_fraction)
     with _locked(folder):
-        return _prepare(folder, source, settings, progress)
+        return _prepare(folder, source, settings, workers, progress)
 
 
 def ensure_prepared(
@@ -84,7 +99,9 @@ def ensure_prepared(
     default_corpus: str,
     tokenizer: str = "char",
     vocab_size: int | None = None,
-    val_fraction: float = 0.1,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
+    workers: int | Literal["auto"] = "auto",
     progress: Progress | None = None,
 ) -> Prepared:
     """The prepared data in `folder`, made first if there is none or if it is not what is asked for now.
@@ -93,19 +110,19 @@ def ensure_prepared(
     `load_prepared`: damaged data is an error, and is not replaced unasked.
     """
     folder = Path(folder)
-    settings = _settings(tokenizer, vocab_size, val_fraction)
+    settings = _settings(tokenizer, vocab_size, val_fraction, test_fraction)
     if _decide(folder, explicit, default_corpus, settings)[1] is not None:
         with _locked(folder):
             # Another process may have done it while this one waited.
             source, reason = _decide(folder, explicit, default_corpus, settings)
             if reason is not None:
-                if read_manifest(folder) is not None and source.inputs == (STANDARD_INPUT,) and explicit is None:
+                if read_manifest(folder) is not None and STANDARD_INPUT in source.inputs and explicit is None:
                     raise DataError(
                         f"{reason}, but its text came from standard input and can't be read again.",
                         "pipe it in once more: microformer prepare --input -.",
                     )
                 notice(f"preparing {source}: {reason}.")
-                return _prepare(folder, source, settings, progress)
+                return _prepare(folder, source, settings, workers, progress)
     return load_prepared(folder)
 
 
@@ -116,7 +133,8 @@ def why_prepare(
     default_corpus: str,
     tokenizer: str = "char",
     vocab_size: int | None = None,
-    val_fraction: float = 0.1,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
 ) -> str | None:
     """Why the set in `folder` is not the one that is asked for, in a few words; None if it is.
 
@@ -128,9 +146,11 @@ def why_prepare(
             for stays, as long as it is unchanged or gone; without such it is `corpus.txt` in the folder, else the
             default.
         default_corpus: the named corpus to take when nothing else is there.
-        tokenizer, vocab_size, val_fraction: as for `prepare`.
+        tokenizer, vocab_size, val_fraction, test_fraction: as for `prepare`.
     """
-    return _decide(Path(folder), explicit, default_corpus, _settings(tokenizer, vocab_size, val_fraction))[1]
+    return _decide(
+        Path(folder), explicit, default_corpus, _settings(tokenizer, vocab_size, val_fraction, test_fraction)
+    )[1]
 
 
 def choose_source(folder: str | Path, explicit: Source | None, default_corpus: str) -> Source:
@@ -143,24 +163,36 @@ def choose_source(folder: str | Path, explicit: Source | None, default_corpus: s
     manifest = read_manifest(folder)
     if source.corpus and manifest is not None:
         remembered = Source.from_dict(manifest["source"], folder)
-        if remembered.explicit and remembered.inputs != (STANDARD_INPUT,):
+        if remembered.explicit and STANDARD_INPUT not in remembered.inputs:
             return remembered
     return source
 
 
-def _settings(tokenizer: str, vocab_size: int | None, val_fraction: float) -> dict[str, Any]:
+def _settings(
+    tokenizer: str, vocab_size: int | None, val_fraction: float | None, test_fraction: float | None
+) -> dict[str, Any]:
     if tokenizer not in KINDS and not files.is_path(tokenizer):
         meant = nearest(tokenizer, KINDS)
         known = f"the kinds are {', '.join(KINDS)}."
         raise SettingsError(
             f'there is no tokenizer "{tokenizer}".', f'did you mean "{meant}"? {known}' if meant else known
         )
-    if not 0 <= val_fraction < 1:
+    if not 0 <= (val_fraction or 0) < 1:
         raise SettingsError(
             f"VAL_FRACTION {val_fraction} is no part of a text that leaves something to train on.",
             "use a number from 0 (no validation) to below 1, such as 0.1.",
         )
-    return {"tokenizer": tokenizer, "vocab_size": vocab_size, "val_fraction": val_fraction}
+    if not 0 <= (test_fraction or 0) < 1 - (USUAL_VAL_FRACTION if val_fraction is None else val_fraction):
+        raise SettingsError(
+            f"TEST_FRACTION {test_fraction} and what is kept for validation leave nothing to train on.",
+            "use less of both, such as 0.05.",
+        )
+    return {
+        "tokenizer": tokenizer,
+        "vocab_size": vocab_size,
+        "val_fraction": val_fraction,
+        "test_fraction": test_fraction,
+    }
 
 
 def _unasked(folder: Path, default_corpus: str) -> Source:
@@ -181,7 +213,7 @@ def _decide(
         return explicit or _interrupted(folder) or unasked, unfinished
     remembered = Source.from_dict(manifest["source"], folder)
     if explicit is not None:
-        if explicit.inputs == (STANDARD_INPUT,):
+        if STANDARD_INPUT in explicit.inputs:
             return explicit, "standard input is read anew"
         fell_back = explicit.corpus != "" and manifest["corpus"] != explicit.corpus
         if not explicit.same_text(remembered) or fell_back:
@@ -197,7 +229,7 @@ def _decide(
         source = remembered
     if not (folder / TRAIN).exists():
         # Of a text that can't be read again nothing is left: then it is as if nothing had been prepared.
-        again = explicit is not None or source.corpus or all(os.path.exists(path) for path in source.inputs)
+        again = explicit is not None or source.corpus or source.again
         return source if again else unasked, f"{shown(folder / TRAIN)} is missing"
     return source, _changed_settings(manifest["settings"], settings) or _changed_files(manifest, source)
 
@@ -208,23 +240,25 @@ def _interrupted(folder: Path) -> Source | None:
         source = Source.from_dict(files.read_json(folder / MANIFEST)["source"], folder)
     except (MicroformerError, KeyError, TypeError):  # there is no such file, or another program's
         return None
-    again = source.corpus or (source.inputs and all(os.path.exists(path) for path in source.inputs))
+    again = source.corpus or (source.inputs and source.again)
     return source if source.explicit and again else None
 
 
 def _changed_settings(then: dict[str, Any], now: dict[str, Any]) -> str | None:
-    for name, spelt in (("tokenizer", "TOKENIZER"), ("vocab_size", "VOCAB_SIZE"), ("val_fraction", "VAL_FRACTION")):
+    for name in ("tokenizer", "vocab_size", "val_fraction", "test_fraction"):
         if name == "vocab_size" and now["tokenizer"] not in LEARNED:
             continue
-        if then[name] != now[name]:
-            old, new = ("left alone" if value is None else value for value in (then[name], now[name]))
-            return f"{spelt} was {old} when it was last prepared and is {new} now"
+        usual = {"val_fraction": USUAL_VAL_FRACTION, "test_fraction": 0.0}.get(name)
+        old, new = (usual if had.get(name) is None else had[name] for had in (then, now))
+        if old != new:
+            old, new = ("left alone" if value is None else value for value in (old, new))
+            return f"{name.upper()} was {old} when it was last prepared and is {new} now"
     return None
 
 
 def _changed_files(manifest: dict[str, Any], source: Source) -> str | None:
     # What was deleted since stays as it was prepared: nothing else is known of it.
-    if source.corpus or not all(os.path.exists(path) for path in source.inputs):
+    if not source.local or not source.again:
         return None
     then = manifest["read"]
     now = expanded(source)
@@ -254,7 +288,9 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _prepare(folder: Path, source: Source, settings: dict[str, Any], progress: Progress | None) -> Prepared:
+def _prepare(
+    folder: Path, source: Source, settings: dict[str, Any], workers: int | Literal["auto"], progress: Progress | None
+) -> Prepared:
     began = time.perf_counter()
     files.sweep(folder)
 
@@ -263,54 +299,80 @@ def _prepare(folder: Path, source: Source, settings: dict[str, Any], progress: P
             progress("fetching", done, total)
 
     with opened(source, fetching) as text:
-        survey = _Survey(text, progress)
+        if text.size == 0:
+            raise DataError(f"{source} is empty.", "put the text to learn from into it, or name another.")
         task = tasks.find(text.corpus)
         if task is not None:
             _check_task(task, settings)
-        tokenizer, train_characters = _vocabulary(text, survey, source, settings)
-        parts = {TRAIN: train_characters, VAL: survey.characters - train_characters}
-        counts: dict[str, dict[str, int]] = {}
+        room.check(folder, text.size, settings["tokenizer"], not text.seekable, say=True)
+        work = Work(folder, {"source": source.to_dict(folder), "settings": settings, "files": _stats(text)})
+        hashes = _Hashes(text, _observer(progress, "reading", text.size))
+        # What came from the hub by name was limited when it was fetched.
+        limited = not any(file.part for file in text.files)
+        limits = Limits(source.max_documents, source.max_bytes) if limited else Limits()
+        kind = settings["tokenizer"]
+        # Of what is learned in characters the alphabet is the whole text's, or validation could not be encoded.
+        parts = survey(text, work, limits, kind in ("char", "wordpiece", "unigram"), hashes.observe)
+        counted = {what: sum(getattr(part, what) for part in parts) for what in ("characters", "bytes", "documents")}
+        if empty := sum(part.empty for part in parts):
+            notice(f"{empty:,} of the documents of {source} are empty: they are left out.")
+        if counted["characters"] < FEWEST_CHARACTERS:
+            raise DataError(
+                f"{source} is too short: it has {counted['characters']} characters, and {FEWEST_CHARACTERS} are the "
+                "least.",
+                "a few thousand characters are enough to see a model learn, a million to see it write.",
+            )
+        cut = splitting.cut(text, work, parts, settings)
+        tokenizer = _tokenizer(text, work, parts, cut, settings, progress)
+        room.check(folder, counted["bytes"], settings["tokenizer"], packed=False)
+        counts = _encode(text, work, parts, cut, tokenizer, workers, progress)
         records: dict[str, dict[str, Any]] = {}
         with ExitStack() as stack:
-            rest = _Rest(text.chunks(_observer(progress, "encoding", text.size)))
-            for name, characters in parts.items():
-                if characters:
-                    raw = folder / f"{name}.tokens.{os.getpid()}.partial"
-                    stack.callback(raw.unlink, missing_ok=True)
-                    counts[name] = _encode(tokenizer, rest, characters, raw)
-                    partial = stack.enter_context(files.atomic_file(folder / name))
-                    records[name] = _write(raw, counts[name]["tokens"], tokenizer, partial)
-            rest.must_be_empty()
+            for name, spans in cut.items():
+                tokens = counts[name]["tokens"]
+                partial = stack.enter_context(files.atomic_file(folder / name))
+                records[name] = _write(work.joined(name, spans, tokenizer.dtype.itemsize), tokens, tokenizer, partial)
             # From here until the manifest is written anew, the set is seen to be unfinished.
             marker = {"format": FORMAT, "unfinished": True, "source": source.to_dict(folder)}
             files.write_json(folder / MANIFEST, marker)
     tokenization.save(tokenizer, folder / VOCAB)
     records[VOCAB] = {"bytes": (folder / VOCAB).stat().st_size, "sha256": files.sha256(folder / VOCAB)}
-    if VAL not in counts:
-        with files.explained(folder / VAL, "remove"):
-            (folder / VAL).unlink(missing_ok=True)
+    for name in {VAL, TEST} - counts.keys():
+        with files.explained(folder / name, "remove"):
+            (folder / name).unlink(missing_ok=True)
     for name in records:
         records[name]["mtime_ns"] = (folder / name).stat().st_mtime_ns
-    content = [FORMAT, survey.sha256, tokenizer.to_dict(), train_characters]
-    files.write_json(
-        folder / MANIFEST,
-        {
-            "format": FORMAT,
-            "fingerprint": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
-            "source": source.to_dict(folder),
-            "corpus": text.corpus,
-            "read": survey.read if text.kept else [],
-            "settings": settings,
-            "task": {"example": task.example, "answer": task.answer, "entropy": task.entropy} if task else None,
-            "text": {"characters": survey.characters, "bytes": survey.bytes, "sha256": survey.sha256},
-            "vocab_size": tokenizer.vocab_size,
-            "train": counts[TRAIN],
-            "val": counts.get(VAL),
-            "files": records,
-            "seconds": round(time.perf_counter() - began, 3),
-        },
-    )
+    characters = [counts[name]["characters"] for name in counts]
+    content = [FORMAT, digest_of(parts), tokenizer.to_dict(), *(characters[:1] if TEST not in counts else characters)]
+    manifest = {
+        "format": FORMAT,
+        "fingerprint": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        "source": source.to_dict(folder),
+        "corpus": text.corpus,
+        "read": hashes.read if text.kept else [],
+        "settings": settings,
+        "task": {"example": task.example, "answer": task.answer, "entropy": task.entropy} if task else None,
+        "text": {**counted, "sha256": digest_of(parts)},
+        "vocab_size": tokenizer.vocab_size,
+        "train": counts[TRAIN],
+        "val": counts.get(VAL),
+        "test": counts.get(TEST),
+        "shared": None,
+        "files": records,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    files.write_json(folder / MANIFEST, manifest)
+    work.finish()
+    prepared = load_prepared(folder)
+    if prepared.val is not None and task is None:
+        manifest["shared"] = overlap.shared(prepared.train, prepared.val, tokenizer.kind)
+        manifest["seconds"] = round(time.perf_counter() - began, 3)
+        files.write_json(folder / MANIFEST, manifest)
     return load_prepared(folder)
+
+
+def _stats(text: Text) -> list[list[Any]]:
+    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(text.paths, text.stats, strict=True)]
 
 
 def _check_task(task: tasks.Task, settings: dict[str, Any]) -> None:
@@ -319,119 +381,98 @@ def _check_task(task: tasks.Task, settings: dict[str, Any]) -> None:
             f"{task.name} counts its answers in characters, and TOKENIZER {settings['tokenizer']!r} joins them.",
             "use TOKENIZER = 'char' or 'byte'.",
         )
-    if settings["val_fraction"] != tasks.HELD_OUT:
+    if settings["val_fraction"] not in (None, tasks.HELD_OUT) or settings["test_fraction"]:
         raise SettingsError(
             f"{task.name} holds out {tasks.HELD_OUT:g} of its examples, whatever else VAL_FRACTION says.",
-            f"leave VAL_FRACTION at {tasks.HELD_OUT:g}.",
+            f"leave VAL_FRACTION at {tasks.HELD_OUT:g}, and TEST_FRACTION at 0.",
         )
 
 
-class _Survey:
-    """Reads a text once, passing it on; afterwards knows its size and hashes.
+class _Hashes:
+    """The SHA-256 of each file, of what is read of it from its beginning to its end."""
 
-    `bytes` and `sha256` are those of the text in UTF-8, whatever encoding its files have.
-    """
+    def __init__(self, text: Text, observe: Callable[[Path, bytes], None]):
+        self._text, self._observe = text, observe
+        self._digests = {path: (hashlib.sha256(), 0) for path in text.paths}
 
-    def __init__(self, text: Text, progress: Progress | None):
-        self.characters = 0
-        self.bytes = 0
-        self._text = text
-        self._digest = hashlib.sha256()
-        self._digests = {path: hashlib.sha256() for path in text.paths}
-        self._observe = _observer(progress, "reading", text.size)
-
-    def chunks(self) -> Iterator[str]:
-        for chunk in self._text.chunks(self._observe_and_hash):
-            self.characters += len(chunk)
-            data = _in_utf8(chunk)
-            self.bytes += len(data)
-            self._digest.update(data)
-            yield chunk
-
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
+    def observe(self, path: Path, block: bytes) -> None:
+        digest, count = self._digests[path]
+        digest.update(block)
+        self._digests[path] = digest, count + len(block)
+        self._observe(path, block)
 
     @property
     def read(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "path": str(path),
-                "bytes": stat.st_size,
-                "mtime_ns": stat.st_mtime_ns,
-                "sha256": self._digests[path].hexdigest(),
-            }
-            for path, stat in zip(self._text.paths, self._text.stats, strict=True)
-        ]
-
-    def _observe_and_hash(self, path: Path, block: bytes) -> None:
-        self._digests[path].update(block)
-        self._observe(path, block)
+        found = []
+        for path, stat in zip(self._text.paths, self._text.stats, strict=True):
+            digest, count = self._digests[path]
+            # Of what was gone on with, or not read to its end, only size and time are known.
+            sha256 = digest.hexdigest() if count == stat.st_size else ""
+            found.append({"path": str(path), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256})
+        return found
 
 
-class _Rest:
-    """What of a text has not been taken yet."""
-
-    def __init__(self, chunks: Iterator[str]):
-        self._chunks = chunks
-        self._begun = ""
-        self.bytes = 0
-
-    def take(self, characters: int) -> Iterator[str]:
-        """The next so many characters, in chunks. Counts their bytes in UTF-8."""
-        self.bytes = 0
-        while characters:
-            chunk = self._begun or next(self._chunks, "")
-            if not chunk:
-                raise _changed_meanwhile()
-            part, self._begun = chunk[:characters], chunk[characters:]
-            characters -= len(part)
-            self.bytes += len(part) if part.isascii() else len(_in_utf8(part))
-            yield part
-
-    def must_be_empty(self) -> None:
-        if self._begun or next(self._chunks, ""):
-            raise _changed_meanwhile()
-
-
-def _vocabulary(text: Text, survey: _Survey, source: Source, settings: dict[str, Any]) -> tuple[Tokenizer, int]:
-    """Surveys the text. Gives the tokenizer, and how many characters the training part has."""
+def _tokenizer(
+    text: Text, work: Work, parts: Sequence[Part], cut: dict[str, list[Span]], settings: dict[str, Any],
+    progress: Progress | None,
+) -> Tokenizer:  # fmt: skip
+    """What encodes the text, learned from its training part where it has to be learned."""
     kind = settings["tokenizer"]
-    if text.size == 0:
-        raise DataError(f"{source} is empty.", "put the text to learn from into it, or name another.")
-    whole = survey.chunks()
-    # Of what is learned in characters the alphabet is the whole text's, or validation could not be encoded.
-    tokenizer = None if kind == "bpe" else tokenization.train("char" if kind in LEARNED else kind, whole)
-    for _ in whole:
-        pass  # what the tokenizer had no need to see is counted all the same
-    if survey.characters < FEWEST_CHARACTERS:
-        raise DataError(
-            f"{source} is too short: it has {survey.characters} characters, and {FEWEST_CHARACTERS} are the least.",
-            "a few thousand characters are enough to see a model learn, a million to see it write.",
-        )
-    # Exact, where a product of floats could miss a whole number by a hair.
-    train_characters = int(survey.characters * (1 - Fraction(str(settings["val_fraction"]))))
-    if train_characters == 0:
-        raise SettingsError(
-            f"VAL_FRACTION {settings['val_fraction']} leaves none of {survey.characters} characters to train on.",
-            "use less, such as 0.1.",
-        )
+    alphabet = "".join(sorted(set().union(*(part.alphabet for part in parts))))
+    if work.has(VOCAB):
+        return tokenization.load(work.path(VOCAB))
+    if kind == "char":
+        found: Tokenizer = CharTokenizer(alphabet)
+        return WithEnd(found) if text.documents else found
+    size = sum(span.characters for span in cut[TRAIN])
+    done = 0
+
+    def learned_from() -> Iterator[str]:
+        nonlocal done
+        for span in cut[TRAIN] if kind in LEARNED else ():
+            for piece in read_span(text, work, parts[span.part], span):
+                done += len(piece.text)
+                if progress is not None:
+                    progress("learning", done, size)
+                yield piece.text
+
+    found = tokenization.train(kind, learned_from(), settings["vocab_size"], alphabet, text.documents)
     if kind in LEARNED:
-        training_part = _Rest(text.chunks()).take(train_characters)
-        alphabet = tokenizer.alphabet if isinstance(tokenizer, CharTokenizer) else ""
-        tokenizer = tokenization.train(kind, training_part, settings["vocab_size"], alphabet)
-    assert tokenizer is not None
-    return tokenizer, train_characters
+        work.write(VOCAB, found.to_dict())
+    return found
 
 
-def _encode(tokenizer: Tokenizer, rest: _Rest, characters: int, raw: Path) -> dict[str, int]:
-    """Writes the ids of the next characters as they are in memory, without a header."""
-    tokens = 0
-    with files.explained(raw), open(raw, "wb") as file:
-        for ids in tokenizer.encode_chunks(rest.take(characters)):
-            tokens += len(ids)
-            file.write(ids.data)
-    return {"characters": characters, "bytes": rest.bytes, "tokens": tokens}
+def _encode(
+    text: Text, work: Work, parts: Sequence[Part], cut: dict[str, list[Span]], tokenizer: Tokenizer,
+    workers: int | Literal["auto"], progress: Progress | None,
+) -> dict[str, dict[str, int]]:  # fmt: skip
+    """Encodes what is not encoded yet. Gives characters, bytes and tokens of each part of the split."""
+    work.begin()
+    every = [span for spans in cut.values() for span in spans]
+    left = [span for span in every if not work.has(f"{span.name}.json")]
+    if workers == "auto":
+        # Looking up characters takes less than handing them to another process, and so does a short text.
+        workers = 1 if tokenizer.kind in ("char", "byte") or len(parts) == 1 else os.cpu_count() or 1
+    total = sum(span.characters for span in every)
+    done = total - sum(span.characters for span in left)
+
+    def told(characters: int) -> None:
+        nonlocal done
+        done += characters
+        if progress is not None:
+            progress("encoding", done, total)
+
+    if min(workers, len(left)) > 1:
+        for counts in encode_apart(text, work, parts, left, tokenizer, min(workers, len(left))):
+            told(counts["characters"])
+    else:
+        for span in left:
+            encode_span(text, work, parts[span.part], span, tokenizer, told)
+    found = {}
+    for name, spans in cut.items():
+        counts = [work.read(f"{span.name}.json") for span in spans]
+        found[name] = {what: sum(one[what] for one in counts) for what in ("characters", "bytes", "tokens")}
+    return found
 
 
 def _write(raw: Path, tokens: int, tokenizer: Tokenizer, partial: Path) -> dict[str, Any]:
@@ -484,17 +525,3 @@ def _observer(progress: Progress | None, stage: str, total: int) -> Callable[[Pa
             progress(stage, done, total)
 
     return observe
-
-
-def _in_utf8(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"the text has half a character, U+{ord(text[error.start]):04X}, which no text may have.",
-            "it was decoded with the wrong encoding: find out the right one and say it with --encoding.",
-        ) from error
-
-
-def _changed_meanwhile() -> DataError:
-    return DataError("the text changed while it was read.", "wait until it is complete and try again.")
