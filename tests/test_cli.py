@@ -621,7 +621,7 @@ CHANGED = {
     "positions": "learned", "feedforward": "gelu", "norm": "layernorm", "qk_norm": False, "tie_embeddings": True,
     "bias": True, "dropout": 0.5, "ngrams": 3, "ngram_entries": 50, "ngram_dropout": 0.5,
     "memory": "xl(8)", "data_order": "streams",
-    "tokenizer": "byte", "val_fraction": 0.2, "epochs": 0.02, "max_steps": 5,
+    "tokenizer": "byte", "val_fraction": 0.2, "test_fraction": 0.1, "max_bytes": 3000, "epochs": 0.02, "max_steps": 5,
     "batch_size": 8, "accumulate": 2, "optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.5,
     "momentum": 0.5, "beta_1": 0.5, "beta_2": 0.5, "grad_clip": 0.01, "schedule": None, "warmup": 0.5, "decay": 0.9,
     "averaging": 0.9, "eval_every": 2, "patience": 1, "checkpoint_every": 5, "snapshots": False, "log_every": 3,
@@ -631,6 +631,9 @@ CHANGED = {
 ELSEWHERE = {
     "corpus",
     "encoding",
+    "text_field",
+    "max_documents",
+    "workers",
     "vocab_size",
     "max_minutes",
     "checkpoint_minutes",

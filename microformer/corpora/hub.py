@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from microformer import files
-from microformer.corpora.fetching import ByteProgress, NoNetwork
+from microformer.corpora.fetching import STALL_SECONDS, ByteProgress, NoNetwork
 from microformer.corpora.formats import EXTRA, File
 from microformer.errors import DataError, MicroformerError, SettingsError
 
@@ -129,8 +129,19 @@ def _opened(name: str, config: str | None, split: str) -> Any:
 
     waiting.STREAMING_READ_MAX_RETRIES, waiting.STREAMING_READ_RETRY_INTERVAL = 4, 1
     datasets.disable_progress_bars()
+    _check_network(waiting.HF_ENDPOINT, name)
     datasets.utils.logging.set_verbosity_error()
     return datasets.load_dataset(name, config, split=split, streaming=True)
+
+
+def _check_network(address: str, name: str) -> None:
+    """Raises NoNetwork where the hub doesn't answer at all; the library would try for half a minute."""
+    import requests
+
+    try:
+        requests.head(address, timeout=(STALL_SECONDS / 2, STALL_SECONDS))
+    except requests.RequestException as error:
+        raise NoNetwork(f"the hub can't be reached to fetch {name}.", "check the network, or try again.") from error
 
 
 def _texts(rows: Iterable[dict[str, Any]], name: str, column: str) -> Iterator[str]:

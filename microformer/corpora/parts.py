@@ -151,8 +151,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Limits:
-    """Where reading stops: 0 for the end. A document is read whole or not at all, a text without documents to the last
-    character that fits."""
+    """Where reading stops: 0 for the end. A row is read whole or not at all, a file to the last character that fits."""
 
     documents: int = 0
     bytes: int = 0
@@ -181,7 +180,7 @@ def survey(text: Text, work: Work, limits: Limits, alphabet: bool, observe: Obse
         nonlocal empty
         empty += 1
 
-    pieces = _Limited(text.pieces(start, observe, left_out), text, limits, parts)
+    pieces = _Limited(text.pieces(start, observe, left_out), limits, parts)
     while (piece := next(pieces, None)) is not None:
         part = _Reading(text, start, piece)
         kept = work.path(f"{len(parts):05}.text")
@@ -206,8 +205,8 @@ def survey(text: Text, work: Work, limits: Limits, alphabet: bool, observe: Obse
 class _Limited:
     """Pieces up to the limits. One can be put back."""
 
-    def __init__(self, pieces: Iterator[Piece], text: Text, limits: Limits, parts: list[Part]):
-        self._pieces, self._limits, self._text = pieces, limits, text
+    def __init__(self, pieces: Iterator[Piece], limits: Limits, parts: list[Part]):
+        self._pieces, self._limits = pieces, limits
         self._documents, self._bytes = sum(part.documents for part in parts), sum(part.bytes for part in parts)
         self._back: Piece | None = None
         self._ended = False
@@ -229,12 +228,12 @@ class _Limited:
             return piece
         data = in_utf8(piece.text)
         room = self._limits.bytes - self._bytes if self._limits.bytes else len(data)
-        if (self._limits.documents and self._documents == self._limits.documents) or (
-            len(data) > room and self._text.documents
-        ):
-            raise StopIteration
-        if len(data) > room:
+        full = self._limits.documents > 0 and self._documents == self._limits.documents
+        a_row = piece.ends and piece.text
+        if full or len(data) > room:
             self._ended = True
+            if full or a_row:
+                raise StopIteration
             # The last character may not fit whole.
             piece = piece._replace(text=data[:room].decode("utf-8", "ignore"))
         self._bytes += min(room, len(data))

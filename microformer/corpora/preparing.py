@@ -327,11 +327,15 @@ def _prepare(
         room.check(folder, counted["bytes"], settings["tokenizer"], packed=False)
         counts = _encode(text, work, parts, cut, tokenizer, workers, progress)
         records: dict[str, dict[str, Any]] = {}
+        ids = {
+            name: _mapped(work.joined(name, spans, tokenizer.dtype.itemsize), counts[name]["tokens"], tokenizer)
+            for name, spans in cut.items()
+        }
+        shared = overlap.shared(ids[TRAIN], ids[VAL], tokenizer.kind) if VAL in ids and task is None else None
         with ExitStack() as stack:
-            for name, spans in cut.items():
-                tokens = counts[name]["tokens"]
+            for name in cut:
                 partial = stack.enter_context(files.atomic_file(folder / name))
-                records[name] = _write(work.joined(name, spans, tokenizer.dtype.itemsize), tokens, tokenizer, partial)
+                records[name] = _write(ids[name], partial)
             # From here until the manifest is written anew, the set is seen to be unfinished.
             marker = {"format": FORMAT, "unfinished": True, "source": source.to_dict(folder)}
             files.write_json(folder / MANIFEST, marker)
@@ -344,30 +348,27 @@ def _prepare(
         records[name]["mtime_ns"] = (folder / name).stat().st_mtime_ns
     characters = [counts[name]["characters"] for name in counts]
     content = [FORMAT, digest_of(parts), tokenizer.to_dict(), *(characters[:1] if TEST not in counts else characters)]
-    manifest = {
-        "format": FORMAT,
-        "fingerprint": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
-        "source": source.to_dict(folder),
-        "corpus": text.corpus,
-        "read": hashes.read if text.kept else [],
-        "settings": settings,
-        "task": {"example": task.example, "answer": task.answer, "entropy": task.entropy} if task else None,
-        "text": {**counted, "sha256": digest_of(parts)},
-        "vocab_size": tokenizer.vocab_size,
-        "train": counts[TRAIN],
-        "val": counts.get(VAL),
-        "test": counts.get(TEST),
-        "shared": None,
-        "files": records,
-        "seconds": round(time.perf_counter() - began, 3),
-    }
-    files.write_json(folder / MANIFEST, manifest)
+    files.write_json(
+        folder / MANIFEST,
+        {
+            "format": FORMAT,
+            "fingerprint": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+            "source": source.to_dict(folder),
+            "corpus": text.corpus,
+            "read": hashes.read if text.kept else [],
+            "settings": settings,
+            "task": {"example": task.example, "answer": task.answer, "entropy": task.entropy} if task else None,
+            "text": {**counted, "sha256": digest_of(parts)},
+            "vocab_size": tokenizer.vocab_size,
+            "train": counts[TRAIN],
+            "val": counts.get(VAL),
+            "test": counts.get(TEST),
+            "shared": shared,
+            "files": records,
+            "seconds": round(time.perf_counter() - began, 3),
+        },
+    )
     work.finish()
-    prepared = load_prepared(folder)
-    if prepared.val is not None and task is None:
-        manifest["shared"] = overlap.shared(prepared.train, prepared.val, tokenizer.kind)
-        manifest["seconds"] = round(time.perf_counter() - began, 3)
-        files.write_json(folder / MANIFEST, manifest)
     return load_prepared(folder)
 
 
@@ -475,9 +476,13 @@ def _encode(
     return found
 
 
-def _write(raw: Path, tokens: int, tokenizer: Tokenizer, partial: Path) -> dict[str, Any]:
-    """Writes a file of raw ids as a tensor that torch can open memory-mapped."""
-    ids: Integer[Tensor, "token"] = torch.from_file(str(raw), size=tokens, dtype=torch_dtype(tokenizer.dtype))
+def _mapped(raw: Path, tokens: int, tokenizer: Tokenizer) -> Integer[Tensor, "token"]:
+    """A file of raw ids, as they are in memory."""
+    return torch.from_file(str(raw), size=tokens, dtype=torch_dtype(tokenizer.dtype))
+
+
+def _write(ids: Integer[Tensor, "token"], partial: Path) -> dict[str, Any]:
+    """Writes ids as a tensor that torch can open memory-mapped."""
     with open(partial, "wb") as file:
         hashed = _Hashed(file)
         try:

@@ -58,7 +58,7 @@ class Source:
         encoding: of the files.
         explicit: whether a user asked for it; otherwise it is what is taken when nothing is asked.
         text_field: which field of a row has the text; "" for `text`, or the only one.
-        max_documents, max_bytes: where to stop reading (a document is read whole or not at all); 0 for the end.
+        max_documents, max_bytes: where to stop reading; 0 for the end. A row is read whole or not at all.
     """
 
     inputs: tuple[str, ...] = ()
