@@ -124,6 +124,69 @@ def test_a_connection_that_breaks_leaves_no_half_a_file_and_can_be_tried_again(s
     assert (tmp_path / "text.txt").read_bytes() == CONTENT
 
 
+def test_what_broke_off_is_gone_on_with(tmp_path):
+    with serving() as (address, asked):
+        fetch(f"{address}/resumed", tmp_path / "text.txt", SHA256)
+
+    assert (tmp_path / "text.txt").read_bytes() == CONTENT
+    assert len(asked) == 2
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == ["text.txt"]
+
+
+def test_what_broke_off_is_gone_on_with_by_the_next_program(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, "ATTEMPTS", 1)
+    seen = []
+    with serving() as (address, _):
+        with pytest.raises(NoNetwork):
+            fetch(f"{address}/resumed", tmp_path / "text.txt", SHA256)
+        assert not (tmp_path / "text.txt").exists()
+        fetch(f"{address}/resumed", tmp_path / "text.txt", SHA256, lambda done, total: seen.append((done, total)))
+
+    assert (tmp_path / "text.txt").read_bytes() == CONTENT
+    assert seen[0][0] > len(CONTENT) // 2
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_anew(tmp_path):
+    with serving() as (address, asked):
+        fetch(f"{address}/resumed-other", tmp_path / "text.txt", SHA256)
+
+    assert (tmp_path / "text.txt").read_bytes() == CONTENT
+    assert len(asked) == 2
+
+
+def test_a_server_that_is_busy_is_asked_again(tmp_path):
+    with serving() as (address, asked):
+        fetch(f"{address}/busy", tmp_path / "text.txt", SHA256)
+
+    assert (tmp_path / "text.txt").read_bytes() == CONTENT
+    assert len(asked) == 3
+
+
+def test_a_server_that_lies_about_the_length_is_found_out(server, tmp_path):
+    with pytest.raises(DataError, match="another SHA-256"):
+        fetch(f"{server}/short", tmp_path / "text.txt", SHA256)
+    assert not (tmp_path / "text.txt").exists()
+
+
+@pytest.mark.parametrize("path", ["/good", "/moved", "/unknown-length"])
+def test_a_file_of_which_no_checksum_is_known_is_fetched_once(path, monkeypatch):
+    with serving() as (address, asked):
+        first = fetching.fetch_once(f"{address}{path}")
+        assert fetching.fetch_once(f"{address}{path}") == first
+
+    assert first.read_bytes() == CONTENT
+    assert len([one for one in asked if one == path]) == 1
+
+
+@pytest.mark.parametrize("path", ["/breaks", "/stalls"])
+def test_half_a_file_of_which_no_checksum_is_known_is_never_taken_for_a_whole_one(path, server, impatient):
+    with pytest.raises(NoNetwork):
+        fetching.fetch_once(f"{server}{path}")
+    with pytest.raises(NoNetwork):
+        fetching.fetch_once(f"{server}{path}")
+
+
 def test_a_damaged_file_in_place_is_replaced(server, tmp_path):
     (tmp_path / "text.txt").write_bytes(CONTENT[:100])
 

@@ -1,11 +1,15 @@
 """Named corpora: where they are looked for, in which order, and what is never taken for them."""
 
+import dataclasses
 import hashlib
+import io
+import zipfile
+from contextlib import ExitStack
 
 import pytest
-from local_server import CONTENT, serving
+from local_server import CONTENT, serving, serving_file
 
-from microformer.corpora import named
+from microformer.corpora import Source, named, prepare
 from microformer.corpora.fetching import NoNetwork
 from microformer.corpora.formats import File
 from microformer.corpora.named import CORPORA, NamedCorpus, find, stored
@@ -24,6 +28,13 @@ def corpus(monkeypatch):
 
     published_at("http://127.0.0.1:9/unreachable")
     return published_at
+
+
+@pytest.fixture
+def server_of():
+    """Serves one file and gives its address."""
+    with ExitStack() as stack:
+        yield lambda name, content: stack.enter_context(serving_file(name, content))
 
 
 @pytest.fixture
@@ -86,6 +97,34 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(corpus, cache):
     with serving() as (address, _):
         corpus(f"{address}/good")
         assert find("glisters")[0].path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("name", ["text8", "enwik8"])
+def test_text8_and_enwik8_are_read_from_their_archive_and_split_as_is_agreed(name, tmp_path, monkeypatch, server_of):
+    text = (" anarchism originated" if name == "text8" else "<mediawiki>\n [[naïve]] ") * 1000
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr(name, text)
+    address = server_of(f"{name}.zip", archive.getvalue())
+    size = len(text.encode())
+    small = dataclasses.replace(
+        CORPORA[name],
+        url=address,
+        sha256=hashlib.sha256(archive.getvalue()).hexdigest(),
+        split=(size * 9 // 10, size // 20, size - size * 9 // 10 - size // 20),
+    )
+    monkeypatch.setitem(CORPORA, name, small)
+
+    prepared = prepare(tmp_path / "data", Source.named(name), tokenizer="byte")
+
+    assert [len(part) for part in (prepared.train, prepared.val, prepared.test)] == pytest.approx(small.split, abs=1)
+    parts = [prepared.tokenizer.decode(part) for part in (prepared.train, prepared.val, prepared.test)]
+    assert "".join(parts) == text
+    assert CORPORA[name].convention == "/".join(f"{one / 1e6:g}M" for one in small.split)
+
+
+def test_the_agreed_splits_are_ninety_five_and_five_million():
+    assert named.named("text8").split == named.named("enwik8").split == (90_000_000, 5_000_000, 5_000_000)
 
 
 def test_pydocs_needs_no_network_and_is_text():
