@@ -28,7 +28,7 @@ EMBED_SCALE = 1.0  # what token embeddings are multiplied by (Gemma: the root of
 TIE_EMBEDDINGS = False  # one matrix for embedding and unembedding
 BIAS = False  # biases in linear maps and LayerNorms
 DROPOUT = 0.0  # share of activations dropped while training
-NGRAMS = 1  # longest n-grams of tokens with embeddings of their own: 1 for none, 2 for pairs, 3, 4
+NGRAMS = 1  # longest n-grams of tokens with embeddings of their own: 1 for none, 2 for pairs, up to 8
 NGRAM_ENTRIES = 16384  # most rows of a table of n-grams (only NGRAMS above 1 reads it)
 NGRAM_DROPOUT = 0.0  # share of n-grams left out while training (only NGRAMS above 1 reads it)
 

@@ -15,7 +15,7 @@ import measure
 
 NAMES = (
     "time_to_loss", "ablation", "components", "memory", "tasks", "training_speed", "generation_speed", "preparing",
-    "starting", "attention_cost", "default_loss", "architectures", "shapes",
+    "starting", "attention_cost", "text8_head", "default_loss", "architectures", "shapes",
 )  # fmt: skip
 QUICK = ("time_to_loss", "training_speed", "generation_speed", "preparing", "starting")
 

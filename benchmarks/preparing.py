@@ -62,7 +62,7 @@ def measure(options: shared.Options) -> dict[str, Any]:
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
         text = Path(name) / "text.txt"
-        piece = find("tinyshakespeare").read_text(encoding="utf-8")
+        piece = find("tinyshakespeare")[0].path.read_text(encoding="utf-8")
         text.write_text((piece * (BYTES // len(piece) + 1))[:BYTES], encoding="utf-8")
         for number in range(1 if options.quick else 5):
             folder = Path(name) / str(number)

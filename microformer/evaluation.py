@@ -10,7 +10,7 @@ from its beginning with an empty memory.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -38,6 +38,7 @@ class Loss:
         standard_error: of nats_per_token, from how much blocks differ among one another; None where there is one block.
         by_position: the mean loss of the tokens at each place of their block, from the one with one token before it to
             the one with a whole context; of blocks alone, where all of their tokens are scored.
+        each: the loss of each token of the text, in nats; NaN where it was not scored. [tokens]
     """
 
     nats_per_token: float
@@ -45,6 +46,7 @@ class Loss:
     exact_match: float | None = None
     standard_error: float | None = None
     by_position: tuple[float, ...] = ()
+    each: Float[Tensor, "tokens"] | None = field(default=None, compare=False, repr=False)
 
     @property
     def perplexity(self) -> float:
@@ -63,6 +65,7 @@ def evaluate(
     prime: int | None,
     *,
     context: Literal["blocks", "sliding"] = "blocks",
+    stride: int | None = None,
     tokens_at_once: int = 8192,
     counted: Bool[Tensor, "tokens"] | None = None,
     example: int = 1,
@@ -75,6 +78,7 @@ def evaluate(
         prime: the token before the first one; None: the first token primes the others and is not scored. Nor is it
             where the text is a row of examples: read from the first on, they stand in segments as in training.
         context: how much is seen before each token.
+        stride: tokens by which a sliding context moves on, each time scoring so many; None: half of the context.
         tokens_at_once: how many tokens are computed together.
         counted: for each token whether it is scored; None: all are. [tokens]
         example: tokens of which `ids` is a row of examples; 1: it is one text.
@@ -82,8 +86,15 @@ def evaluate(
     Raises:
         DataError: there is no token to score, or a model with a memory is asked for a sliding context.
     """
+    length = model.spec.max_seq_len
+    if stride is not None and (context != "sliding" or not 1 <= stride <= length):
+        raise DataError(
+            f"a stride of {stride} can't be: it is for a sliding context, and from 1 to {length}.",
+            "give --context sliding, and a stride of half the context or less.",
+        )
+    not_scored = 0
     if prime is None or example > 1:
-        prime, ids = (int(ids[0]) if len(ids) else 0), ids[1:]
+        not_scored, prime, ids = 1, (int(ids[0]) if len(ids) else 0), ids[1:]
         counted = None if counted is None else counted[1:]
     tokens = len(ids) if counted is None else int(counted.sum())
     if tokens == 0:
@@ -91,7 +102,7 @@ def evaluate(
     # A large vocabulary's logits are what fills the memory.
     rows = max(1, min(tokens_at_once, _MOST_LOGITS // model.spec.vocab_size) // model.spec.max_seq_len)
     if not model.spec.carries:
-        pieces = _windows(model, ids, prime, rows, context)
+        pieces = _windows(model, ids, prime, rows, length if context == "blocks" else stride or -(-length // 2))
     elif context == "blocks":
         pieces = _stretches(model, ids, prime, rows, example)
     else:
@@ -99,13 +110,15 @@ def evaluate(
 
     total, right = 0.0, torch.zeros(len(ids) if example > 1 else 0, dtype=torch.bool)
     sums: list[Tensor] = []  # of each block: its loss, and how many of its tokens are scored
-    places = torch.zeros(2, model.spec.max_seq_len, dtype=torch.float64)
+    places = torch.zeros(2, length, dtype=torch.float64)
+    each = torch.full((not_scored + len(ids),), math.nan)
     for at, logits in pieces:
         targets = ids[at].long().to(logits.device)
         losses = token_losses(logits, targets)
-        if counted is not None:
-            losses = losses * counted[at].to(losses.device)
         losses = losses.cpu().double()  # Apple's GPUs have no doubles
+        each[at + not_scored] = losses.float()
+        if counted is not None:
+            losses = losses * counted[at]
         total += losses.sum().item()
         scored = torch.ones_like(losses) if counted is None else counted[at].double()
         sums.append(torch.stack([losses.sum(1), scored.sum(1)]))
@@ -119,7 +132,9 @@ def evaluate(
         right = torch.cat([right.new_ones(1), right])  # the first example's first token was not scored
         exact = float(right[: len(right) // example * example].view(-1, example).all(1).double().mean())
     by_position = tuple((places[0] / places[1]).tolist()) if context == "blocks" and counted is None else ()
-    return Loss(total / tokens, tokens, exact, _standard_error(torch.cat(sums, dim=1)), by_position)
+    if counted is not None:
+        each[not_scored:][~counted] = math.nan
+    return Loss(total / tokens, tokens, exact, _standard_error(torch.cat(sums, dim=1)), by_position, each)
 
 
 def _standard_error(sums: Float[Tensor, "two block"]) -> float | None:
@@ -134,15 +149,15 @@ def _standard_error(sums: Float[Tensor, "two block"]) -> float | None:
 Pieces = Iterator[tuple[Int[Tensor, "row pos"], Float[Tensor, "row pos vocab"]]]
 
 
-def _windows(model: Microformer, ids: Tensor, prime: int, rows: int, context: Literal["blocks", "sliding"]) -> Pieces:
+def _windows(model: Microformer, ids: Tensor, prime: int, rows: int, stride: int) -> Pieces:
     """Which tokens are scored, and the logits of each, by windows that know nothing of each other."""
-    length = model.spec.max_seq_len
-    past = 0 if context == "blocks" else length // 2
-    stride = length - past
-    # Rows computed together are alike: the first has no past and the last may be short, so each goes alone.
+    past = model.spec.max_seq_len - stride
+    # Rows computed together are alike: the first ones have less of a past and the last may be short.
     begins = list(range(0, len(ids), stride))
-    middle = begins[1:-1]
-    groups = [begins[:1], *(middle[i : i + rows] for i in range(0, len(middle), rows)), begins[1:][-1:]]
+    apart = [begin for begin in begins[:-1] if begin < past] or begins[:1]
+    middle = begins[len(apart) : -1]
+    last = begins[len(apart) :][-1:]
+    groups = [*([one] for one in apart), *(middle[i : i + rows] for i in range(0, len(middle), rows)), last]
     for group in filter(None, groups):
         seen_before = min(past, group[0])
         scored = min(stride, len(ids) - group[0])

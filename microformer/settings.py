@@ -88,15 +88,15 @@ class ModelSettings:
     bias: bool = setting(False, "biases in linear maps and LayerNorms")
     dropout: float = setting(0.0, "share of activations dropped while training", least=0, most=0.99)
     ngrams: int = setting(
-        1, "longest n-grams of tokens with embeddings of their own: 1 for none, 2 for pairs, 3, 4", least=1, most=4
+        1, "longest n-grams of tokens with embeddings of their own: 1 for none, 2 for pairs, up to 8", least=1, most=8
     )
     ngram_entries: int = setting(
         16384, "most rows of a table of n-grams; where they are more, they share", least=1, most=2**24,
-        read_when=("ngrams", (2, 3, 4)),
+        read_when=("ngrams", tuple(range(2, 9))),
     )  # fmt: skip
     ngram_dropout: float = setting(
         0.0, "share of n-grams left out while training, so that the layers learn to do without", least=0, most=0.99,
-        read_when=("ngrams", (2, 3, 4)),
+        read_when=("ngrams", tuple(range(2, 9))),
     )  # fmt: skip
 
 

@@ -154,7 +154,8 @@ def test_importing_the_package_does_not_import_torch():
         (["generate", "--prompt"], "--prompt: expected one argument.", None),
         (["train", "--qk-norm", "maybe"], "QK_NORM 'maybe' is not True or False.", None),
         (["train", "--config", "quik"], "there is no config 'quik'.",
-         "give a file, or one of the ready ones: quick, shakespeare_3min, shakespeare_char, shakespeare_fast."),
+         "give a file, or one of the ready ones: quick, shakespeare_3min, shakespeare_char, shakespeare_fast, "
+         "text8_10min."),
         (["prepare", "--input", "a", "--corpus", "b"], "--input and --corpus both name the text.", "give one of them."),
     ],
 )  # fmt: skip

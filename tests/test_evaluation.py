@@ -133,6 +133,30 @@ def test_the_models_mode_is_left_as_it_is_and_no_gradient_is_kept():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("stride", [1, 2, 5, CONTEXT])
+def test_a_sliding_context_moves_on_by_the_stride_that_is_asked_for(stride):
+    model, ids = small_model(), random_ids(70)
+
+    found = evaluate(model, ids, 3, context="sliding", stride=stride)
+
+    text = torch.cat([torch.tensor([3]), ids])
+    losses = []
+    for at in range(len(ids)):
+        begin = at // stride * stride
+        first = max(0, begin - (CONTEXT - stride))
+        logits = model(text[None, first : at + 1]).logits[0, -1]
+        losses.append(-float(logits.log_softmax(-1)[ids[at]]))
+    assert found.nats_per_token == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+    assert found.each.tolist() == pytest.approx(losses, abs=1e-4)
+
+
+@pytest.mark.parametrize(("context", "stride"), [("blocks", 4), ("sliding", 0), ("sliding", 7)])
+def test_a_stride_that_can_not_be_is_refused(context, stride):
+    with pytest.raises(DataError, match=f"a stride of {stride} can't be"):
+        evaluate(small_model(), random_ids(70), 3, context=context, stride=stride)
+
+
 def test_figures_follow_from_the_loss():
     loss = Loss(nats_per_token=math.log(8), tokens=100)
 

@@ -153,7 +153,7 @@ def test_a_ready_config_is_found_by_its_name():
     assert resolve("quick").model.embed_dim == 64
     assert said_of(lambda: resolve("quikc")) == (
         "there is no config 'quikc'.\nhint: give a file, or one of the ready ones: quick, shakespeare_3min, "
-        "shakespeare_char, shakespeare_fast."
+        "shakespeare_char, shakespeare_fast, text8_10min."
     )
 
 

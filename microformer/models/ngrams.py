@@ -1,4 +1,4 @@
-"""Embeddings of n-grams: what the last two or three tokens are together, looked up before any layer has to find it out.
+"""Embeddings of n-grams: what the last few tokens are together, looked up before any layer has to find it out.
 
     x_t = embed(token_t) + Σ_n T_n[h(token_{t−n+1} … token_t)]        n = 2 … N
 

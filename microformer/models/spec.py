@@ -423,7 +423,7 @@ class ModelSpec:
         for name, most in limits.items():
             _between(name, getattr(self, name), 1, most)
         _between("num_layers", len(self.layers), 1, MOST_LAYERS)
-        _between("ngrams", self.ngrams, 1, 4)
+        _between("ngrams", self.ngrams, 1, 8)
         _between("loops", self.loops, 1, MOST_LAYERS)
         _between("ngram_entries", self.ngram_entries, int(self.ngrams > 1), 2**24)
         for name in ("qk_norm", "tie_embeddings", "bias", "output_gate", "residual_scalars", "parallel"):

@@ -5,14 +5,17 @@ training    prepared data → model → loop → checkpoints, figures, picture a
 components  components of the user's own: read, tried out, built
 checking    a component of the user's own → what is said of it
 text        run folder → ids → text; the loss of a run over a text
+losses      the loss of each token → by kind, and the passages that cost most
 report      what is said before and after a training
 """
 
 from microformer.pipeline.checking import check
 from microformer.pipeline.preparing import prepare, prepared_data
+from microformer.pipeline.report import draw_positions
 from microformer.pipeline.text import as_read, check_memory, evaluate, generate, stream_text
 from microformer.pipeline.training import train
 
 __all__ = [
-    "as_read", "check", "check_memory", "evaluate", "generate", "prepare", "prepared_data", "stream_text", "train",
+    "as_read", "check", "check_memory", "draw_positions", "evaluate", "generate", "prepare", "prepared_data",
+    "stream_text", "train",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Integer
 from torch import Tensor
 
 from microformer import corpora, pictures
-from microformer.errors import notice
+from microformer.errors import DataError, notice
 from microformer.models.model import Microformer
 from microformer.models.taps import Record
 from microformer.runs import Run
@@ -118,6 +119,25 @@ def draw(run: Run, baselines: Mapping[str, float]) -> None:
         baselines=baselines,
         title=run.name,
         best=min(validation, key=lambda point: point[1]) if validation else None,
+    )
+
+
+def draw_positions(path: Path, name: str, found: Mapping[str, Any]) -> None:
+    """Draws how the loss falls with the tokens before, as `evaluate` found it, into an SVG and a PNG.
+
+    Raises:
+        DataError: it is not known by position: of a sliding context, or of a task.
+    """
+    if not (places := found["nats_by_position"]):
+        raise DataError("there is no loss by position to draw.", "it is known of --context blocks, and of no task.")
+    pictures.loss_curves(
+        path.with_suffix(".svg"),
+        path.with_suffix(".png"),
+        {name: list(enumerate(places, 1))},
+        x_label="tokens before",
+        y_label="loss (nats per token)",
+        baselines={what: loss for what, loss in found.get("beside", {}).items() if "bits" not in what},
+        title=f"{name}: what more context is worth",
     )
 
 

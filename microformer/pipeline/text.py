@@ -11,6 +11,7 @@ from torch import Tensor
 from microformer import baselines, corpora, devices, evaluation, generation
 from microformer.errors import DataError, GenerationError, notice
 from microformer.models.spec import LinearAttention
+from microformer.pipeline.losses import by_class, surprising
 from microformer.pipeline.preparing import data_of
 from microformer.runs import Run
 from microformer.tokenization import Unknown
@@ -97,6 +98,11 @@ def stream_text(
             for row, chosen in enumerate(step):
                 if chosen is None or row not in open_rows:
                     continue
+                if chosen == run.tokenizer.end_of_document:
+                    open_rows.discard(row)
+                    if rest := held[row] + decoders[row].finish():
+                        yield row, rest
+                    continue
                 held[row] += decoders[row].push(chosen)
                 if stop and stop in held[row]:
                     open_rows.discard(row)
@@ -137,15 +143,16 @@ def evaluate(
     split: str = "val",
     text: str | None = None,
     context: Literal["blocks", "sliding"] = "blocks",
+    stride: int | None = None,
     unknown: Unknown = "error",
     beside: bool = False,
 ) -> dict[str, Any]:
     """The exact loss of a run's model over a split of its data, or over a text.
 
     Args:
-        split: `train` or `val`, of the data the run was trained on.
+        split: `train`, `val` or `test`, of the data the run was trained on.
         text: scored instead of a split; its first token has nothing before it and is not scored.
-        context: `blocks` or `sliding`, see the evaluation module.
+        context, stride: see the evaluation module.
         unknown: whether characters of `text` that the vocabulary lacks are refused, left out or replaced.
         beside: whether to reckon, of a split, what models without a network make of the same tokens: seconds for a
             megabyte of text.
@@ -153,7 +160,8 @@ def evaluate(
     Returns:
         nats_per_token and its standard_error (over blocks), bits_per_char, bits_per_byte, perplexity, tokens; of a
         task's split, exact_match too, and all of it of the answers alone; nats_by_position, the mean loss at each place
-        of a block; and, if wanted, `beside`: nats a token by uniform, unigram and n-grams, and xz's bits a byte.
+        of a block; nats_by_class, of letters, digits and so on, with their share; surprising, the passages that cost
+        most; and, if wanted, `beside`: nats a token by uniform, unigram and n-grams, and xz's bits a byte.
 
     Raises:
         MicroformerError: the data is another's, there is no such split, or the text has unknown characters.
@@ -167,11 +175,14 @@ def evaluate(
         characters, size = len(scored), len(scored.encode("utf-8"))
     else:
         data = data_of(run)
-        ids = {"train": data.train, "val": data.val}[split]
+        ids = {"train": data.train, "val": data.val, "test": data.test}[split]
         if ids is None:
-            raise DataError("the run's data has no validation split.", "use --split train, or --text FILE.")
+            there = " and ".join(name for name in ("train", "val", "test") if getattr(data, name) is not None)
+            what = {"val": "validation"}.get(split, split)
+            raise DataError(f"the run's data has no {what} split.", f"it has {there}; or score a text: --text FILE.")
         characters, size = data.manifest[split]["characters"], data.manifest[split]["bytes"]
-        prime = int(data.train[-1]) if split == "val" else None
+        before_it = data.val if split == "test" and data.val is not None else data.train
+        prime = None if split == "train" else int(before_it[-1])
         counted, example = data.counted(ids), data.example
     model = run.model
     # In the precision that the run was validated in while it trained, so that the figures agree.
@@ -180,7 +191,8 @@ def evaluate(
     model.compute_dtype = devices.choose("cpu", machine.precision, devices.usable_cores()).torch_dtype
     try:
         with run.explained():
-            loss = evaluation.evaluate(model, ids, prime, context=context, counted=counted, example=example)
+            how = {"context": context, "stride": stride, "counted": counted, "example": example}
+            loss = evaluation.evaluate(model, ids, prime, **how)
     finally:
         model.compute_dtype = before
     if counted is not None:
@@ -195,6 +207,8 @@ def evaluate(
         "tokens": loss.tokens,
         "standard_error": loss.standard_error,
         "nats_by_position": list(loss.by_position),
+        "nats_by_class": by_class(run.tokenizer, ids, loss.each),
+        "surprising": surprising(run.tokenizer, ids, loss.each),
         **({"beside": _beside(run, data, ids)} if beside and data is not None and counted is None else {}),
     }
 
