@@ -68,6 +68,7 @@ SEED = 1  # of weights, data order and dropout
 # The training: how often
 EVAL_EVERY = "auto"  # steps between validations; auto: 16 in a run, fewer where they take long on the clock
 PATIENCE = 5  # validations without a better one before training stops; 0 to never stop early
+STOP_ON = "loss"  # what PATIENCE looks at: loss, exact_match (a task's; all right ends it too)
 CHECKPOINT_EVERY = "auto"  # steps between checkpoints; auto: with each validation
 CHECKPOINT_MINUTES = 5.0  # a checkpoint at least this often, in minutes
 SNAPSHOTS = True  # keep the weights of steps 1, 2, 4, 8 … (20 at most) to look at later

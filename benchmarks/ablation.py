@@ -37,7 +37,7 @@ def measure(options: shared.Options) -> dict[str, Any]:
 
     folder = shared.CLONE / "benchmarks" / ".cells"
     folder.mkdir(exist_ok=True)
-    whole = find("tinyshakespeare").read_text(encoding="utf-8")
+    whole = find("tinyshakespeare")[0].path.read_text(encoding="utf-8")
     (folder / "training.txt").write_text(whole[: len(whole) * 9 // 10], encoding="utf-8")
 
     often = {"eval_every": 1_000_000, "snapshots": False, "epochs": 0.0, "max_minutes": 0.0, "max_steps": STEPS}

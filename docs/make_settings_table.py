@@ -68,6 +68,7 @@ READ_BY = {
     "decay": "training/schedules.py",
     "averaging": "training/averaging.py",
     "eval_every": "training/loop.py",
+    "stop_on": "training/observers.py",
     "patience": "training/observers.py",
     "checkpoint_every": "training/loop.py",
     "checkpoint_minutes": "training/loop.py",
@@ -126,7 +127,7 @@ def _meaning(about: dict) -> str:
     if about["read_when"] is None:
         return about["about"]
     other, values = about["read_when"]
-    return f"{about['about']} (only with `{other.upper()}` {' or '.join(map(str, values))})"
+    return f"{about['about']} (only with `{other.upper()}` {settings.in_words(values).replace(chr(39), '')})"
 
 
 if __name__ == "__main__":

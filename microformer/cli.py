@@ -226,7 +226,10 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add_prepare(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--input", nargs="+", metavar="PATH", help="files, folders, or - for standard input")
+    verb.add_argument(
+        "--input", nargs="+", metavar="PATH",
+        help="files, folders, patterns, addresses, hf:owner/name:split:column, or - for standard input",
+    )  # fmt: skip
     verb.add_argument("--config", metavar="FILE", help="a config file or the name of a ready one [config.py]")
     _add_settings(verb, ["data"])
     verb.add_argument(
@@ -488,6 +491,7 @@ def _corpora(args: argparse.Namespace) -> int:
             "corpus": corpus.name,
             "megabytes": corpus.bytes / 1e6 if corpus.bytes else None,
             "licence": corpus.licence,
+            "split": corpus.convention,
             "here": str(corpora.stored(corpus.name) or "no"),
             "about": corpus.about,
         }
@@ -570,6 +574,55 @@ def _console(width: int) -> "tuple[Console, io.StringIO]":
     return Console(file=drawn, force_terminal=on_terminal, width=None if on_terminal else width, highlight=False), drawn
 
 
+def _add_tokenizers(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--input", nargs="+", metavar="PATH", help="the text: files, folders, patterns, addresses")
+    verb.add_argument("--config", metavar="FILE", help="a config file or the name of a ready one [config.py]")
+    verb.add_argument("--tokenizers", nargs="+", metavar="KIND:SIZE", help="which [char byte bpe:512 bpe:2048 …]")
+    verb.add_argument("--train", action="store_true", help="train the model of the settings on each: bits a byte")
+    verb.add_argument("--seeds", type=_number("--seeds", int), default=1, metavar="N", help="trainings of each [1]")
+    verb.add_argument("--picture", metavar="FILE", help="draw it into FILE, as .svg and .png")
+    verb.add_argument("--json", action="store_true", help="as JSON")
+    _add_settings(verb, list(GROUPS), besides=("tokenizer", "vocab_size", "seed"))
+
+
+def _tokenizers(args: argparse.Namespace) -> int:
+    from microformer import settings
+
+    chosen = settings.resolve(args.config, _given(args))
+    if args.input and "corpus" in _given(args):
+        raise SettingsError("--input and --corpus both name the text.", "give one of them.")
+    if args.seeds < 1:
+        raise SettingsError(f"--seeds {args.seeds} can't be: it is 1 or more.", "leave it out for one.")
+    from microformer.experiments import tokenizers
+
+    def tell(row: dict[str, Any]) -> None:
+        if not args.json:
+            print(f"{row['tokenizer']}: {row['refused'] or 'done'}", file=sys.stderr, flush=True)
+
+    seeds = range(1, args.seeds + 1) if args.train else ()
+    rows = tokenizers.compared(chosen, args.input or (), args.tokenizers or tokenizers.USUAL, seeds, tell)
+    if args.picture:
+        tokenizers.draw(Path(args.picture), rows)
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    shown = []
+    for row in rows:
+        if row["refused"] is not None:
+            continue
+        short = {name: row[name] for name in ("tokenizer", "vocabulary", "tokens", "bytes_per_token", "seconds")}
+        if args.train:
+            short["parameters"] = row["parameters"]
+            short["bits_per_byte"] = " ".join(f"{bits:.4f}" for bits in row["bits_per_byte"])
+            short["seconds_trained"] = row["seconds_trained"]
+        shown.append({name.replace("_", " "): value for name, value in short.items()})
+    if shown:
+        numbers = dict.fromkeys(("vocabulary", "tokens", "parameters"), ",")
+        decimals = {"bytes per token": ".2f", "seconds": ".1f", "seconds trained": ",.0f", "bits per byte": ""}
+        _table(shown, numbers | decimals)
+    return 0
+
+
 def _add_new(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("slot", metavar="SLOT", help=f"what it is for: {', '.join(templates.SLOTS)}")
     verb.add_argument("file", metavar="FILE", help="the file to write, such as my_attention.py")
@@ -644,6 +697,7 @@ _VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable
     "runs": ("the runs here and their figures", _add_runs, _runs),
     "corpora": ("the corpora that have a name", _add_corpora, _corpora),
     "tokenize": ("a text's tokens and their ids", _add_tokenize, _tokenize),
+    "tokenizers": ("kinds and sizes of tokenizers on one text", _add_tokenizers, _tokenizers),
     "new": ("a start for a component of your own", _add_new, _new),
     "check": ("whether a component of your own does what its slot asks", _add_check, _check),
 }

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -178,6 +178,10 @@ class TrainingSettings:
         "auto", "steps between validations; auto: 16 in a run, fewer where they take long on the clock", least=1
     )
     patience: int = setting(5, "validations without a better one before training stops; 0 to never stop early", least=0)
+    stop_on: str = setting(
+        "loss", "what PATIENCE looks at: the loss, or a task's exact match, which then ends it too where all is right",
+        choices=("loss", "exact_match"),
+    )  # fmt: skip
     checkpoint_every: int | Auto = setting("auto", "steps between checkpoints; auto: with each validation", least=1)
     checkpoint_minutes: float = setting(
         5.0, "a checkpoint at least this often, in minutes; 0 for no such rule", least=0
@@ -443,6 +447,13 @@ def _read_run_json(path: Path) -> dict[str, Any]:
     return settings
 
 
+def in_words(values: Sequence[str | int]) -> str:
+    """Some values of a setting, as a sentence has them."""
+    if len(values) > 3 and list(values) == list(range(int(values[0]), int(values[-1]) + 1)):
+        return f"{values[0]} to {values[-1]}"
+    return " or ".join(map(repr, values))
+
+
 def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
     # A config.py that lists every setting at its default says no more than an empty one.
     return {name: value for name, value in values.items() if value != _default(_NAMES[name][1])}
@@ -458,7 +469,7 @@ def _check_together(settings: Settings) -> None:
         if flat[other] not in values:
             raise SettingsError(
                 f"{name.upper()} is set to {flat[name]!r}, and nothing reads it with {other.upper()} = {flat[other]!r}.",
-                f"leave {name.upper()} at {_default(which)!r}, or set {other.upper()} to {' or '.join(map(repr, values))}.",
+                f"leave {name.upper()} at {_default(which)!r}, or set {other.upper()} to {in_words(values)}.",
             )
     training = settings.training
     if training.batch_size % training.accumulate:

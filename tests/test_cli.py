@@ -16,7 +16,7 @@ from microformer import cli, evaluate, load_run, runs
 from microformer.settings import Settings
 
 CLONE = Path(cli.__file__).parents[1]
-VERBS = ("prepare", "train", "generate", "eval", "runs", "corpora", "tokenize", "new", "check")
+VERBS = ("prepare", "train", "generate", "eval", "runs", "corpora", "tokenize", "tokenizers", "new", "check")
 
 
 @pytest.fixture(scope="module")
@@ -635,6 +635,7 @@ ELSEWHERE = {
     "text_field",
     "max_documents",
     "workers",
+    "stop_on",
     "vocab_size",
     "max_minutes",
     "checkpoint_minutes",

@@ -281,6 +281,26 @@ def test_a_larger_budget_goes_on_as_a_leg_that_is_recorded():
     assert info("r")["ended"]["step"] == 20
 
 
+def test_a_task_ends_where_every_example_held_out_is_right(capsys):
+    how = {"embed_dim": 32, "ff_dim": 64, "num_layers": 2, "max_seq_len": 27, "eval_every": 50, "max_steps": 2000}
+
+    corpus = "task:copy(length=3, distance=5, symbols=10)"
+    assert train("--run", "r", corpus=corpus, stop_on="exact_match", patience=0, batch_size=16, **how) == 0
+
+    ended, figures = runs.find("r").info["ended"], runs.find("r").info["figures"]
+    assert ended["how"] == "every example held out is right"
+    assert ended["step"] < 2000
+    assert runs.find("r").metrics[-1]["val_exact_match"] == 1.0
+    assert figures["exact_match"] == 1.0
+
+
+def test_what_is_no_task_has_no_exact_match_to_stop_on(capsys):
+    assert train("--run", "r", stop_on="exact_match", max_steps=5) == 2
+
+    assert "is no task" in capsys.readouterr().err
+    assert not Path("runs", "r").exists()
+
+
 def test_a_run_that_stopped_early_goes_on_with_more_patience():
     assert train("--run", "r", learning_rate=0, eval_every=1, patience=3) == 0
     assert info("r")["ended"]["step"] == 4

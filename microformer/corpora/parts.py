@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from microformer import files, tokenization
 from microformer.corpora.reading import Piece, Place, Text
-from microformer.errors import DataError
+from microformer.errors import DataError, FileError
 from microformer.tokenization import Tokenizer
 from microformer.tokenization.char import CharTokenizer
 
@@ -95,10 +95,16 @@ class Work:
         self._folder = Path(os.path.abspath(folder / ".preparing"))
         self._key = json.loads(json.dumps({**key, "part": PART}))
         self._begun = False
-        if (self._folder / "key.json").exists():
-            self._begun = files.read_json(self._folder / "key.json") == self._key
+        if self.path("key.json").exists():
+            self._begun = self._known() == self._key
             if not self._begun:
                 self.finish()
+
+    def _known(self) -> Any:
+        try:
+            return self.read("key.json")
+        except FileError:
+            return None  # no JSON, so none of ours
 
     def path(self, name: str) -> Path:
         """Where a file of that name goes."""

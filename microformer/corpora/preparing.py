@@ -305,37 +305,28 @@ def _prepare(
         if task is not None:
             _check_task(task, settings)
         room.check(folder, text.size, settings["tokenizer"], not text.seekable, say=True)
-        work = Work(folder, {"source": source.to_dict(folder), "settings": settings, "files": _stats(text)})
+        key = {"format": FORMAT, "source": source.to_dict(folder), "settings": settings, "files": _stats(text)}
+        work = Work(folder, key)
         hashes = _Hashes(text, _observer(progress, "reading", text.size))
-        # What came from the hub by name was limited when it was fetched.
-        limited = not any(file.part for file in text.files)
-        limits = Limits(source.max_documents, source.max_bytes) if limited else Limits()
-        kind = settings["tokenizer"]
-        # Of what is learned in characters the alphabet is the whole text's, or validation could not be encoded.
-        parts = survey(text, work, limits, kind in ("char", "wordpiece", "unigram"), hashes.observe)
-        counted = {what: sum(getattr(part, what) for part in parts) for what in ("characters", "bytes", "documents")}
-        if empty := sum(part.empty for part in parts):
-            notice(f"{empty:,} of the documents of {source} are empty: they are left out.")
-        if counted["characters"] < FEWEST_CHARACTERS:
-            raise DataError(
-                f"{source} is too short: it has {counted['characters']} characters, and {FEWEST_CHARACTERS} are the "
-                "least.",
-                "a few thousand characters are enough to see a model learn, a million to see it write.",
-            )
-        cut = splitting.cut(text, work, parts, settings)
-        tokenizer = _tokenizer(text, work, parts, cut, settings, progress)
-        room.check(folder, counted["bytes"], settings["tokenizer"], packed=False)
+        try:
+            parts = _surveyed(text, source, work, settings, hashes)
+            cut = splitting.cut(text, work, parts, settings)
+            tokenizer = _tokenizer(text, work, parts, cut, settings, progress)
+        except (DataError, SettingsError):
+            work.finish()  # there is nothing to go on with in what can't be used
+            raise
+        size = sum(part.bytes for part in parts)
+        room.check(folder, size, settings["tokenizer"], packed=False)
         counts = _encode(text, work, parts, cut, tokenizer, workers, progress)
-        records: dict[str, dict[str, Any]] = {}
         ids = {
             name: _mapped(work.joined(name, spans, tokenizer.dtype.itemsize), counts[name]["tokens"], tokenizer)
             for name, spans in cut.items()
         }
         shared = overlap.shared(ids[TRAIN], ids[VAL], tokenizer.kind) if VAL in ids and task is None else None
+        records: dict[str, dict[str, Any]] = {}
         with ExitStack() as stack:
             for name in cut:
-                partial = stack.enter_context(files.atomic_file(folder / name))
-                records[name] = _write(ids[name], partial)
+                records[name] = _write(ids[name], stack.enter_context(files.atomic_file(folder / name)))
             # From here until the manifest is written anew, the set is seen to be unfinished.
             marker = {"format": FORMAT, "unfinished": True, "source": source.to_dict(folder)}
             files.write_json(folder / MANIFEST, marker)
@@ -358,7 +349,12 @@ def _prepare(
             "read": hashes.read if text.kept else [],
             "settings": settings,
             "task": {"example": task.example, "answer": task.answer, "entropy": task.entropy} if task else None,
-            "text": {**counted, "sha256": digest_of(parts)},
+            "text": {
+                "characters": sum(part.characters for part in parts),
+                "bytes": size,
+                "documents": sum(part.documents for part in parts),
+                "sha256": digest_of(parts),
+            },
             "vocab_size": tokenizer.vocab_size,
             "train": counts[TRAIN],
             "val": counts.get(VAL),
@@ -370,6 +366,25 @@ def _prepare(
     )
     work.finish()
     return load_prepared(folder)
+
+
+def _surveyed(text: Text, source: Source, work: Work, settings: dict[str, Any], hashes: "_Hashes") -> list[Part]:
+    """The text's parts, once it is known to be long enough."""
+    # What came from the hub by name was limited when it was fetched.
+    limited = not any(file.part for file in text.files)
+    limits = Limits(source.max_documents, source.max_bytes) if limited else Limits()
+    # Of what is learned in characters the alphabet is the whole text's, or validation could not be encoded.
+    alphabet = settings["tokenizer"] in ("char", "wordpiece", "unigram")
+    parts = survey(text, work, limits, alphabet, hashes.observe)
+    if empty := sum(part.empty for part in parts):
+        notice(f"{empty:,} of the documents of {source} are empty: they are left out.")
+    characters = sum(part.characters for part in parts)
+    if characters < FEWEST_CHARACTERS:
+        raise DataError(
+            f"{source} is too short: it has {characters} characters, and {FEWEST_CHARACTERS} are the least.",
+            "a few thousand characters are enough to see a model learn, a million to see it write.",
+        )
+    return parts
 
 
 def _stats(text: Text) -> list[list[Any]]:

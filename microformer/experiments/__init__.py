@@ -4,6 +4,7 @@ arms        what is compared: names and the settings each changes
 cells       the trainings themselves: one an arm and seed, resumed where they stopped, reused where they exist
 intervals   paired differences to the first arm, with intervals
 table       the result as Markdown, JSON and a picture
+tokenizers  tokenizers beside one another on one text
 """
 
 from microformer.experiments.arms import Arm

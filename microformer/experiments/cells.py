@@ -81,7 +81,7 @@ def train_all(
     cells = []
     for seed in seeds:
         for arm in arms:
-            cells.append(_cell(arm, seed, arm.settings(base, seed), folder, code))
+            cells.append(train_one(arm, seed, arm.settings(base, seed), folder, code))
             tell(cells[-1])
     return cells
 
@@ -101,7 +101,14 @@ def _own_hashes(chosen: Settings, folder: Path) -> dict[str, str]:
     return own_code.read(replace(own, file=str(folder / own.file)) for own in named).hashes
 
 
-def _cell(arm: Arm, seed: int, chosen: Settings, folder: Path, code: str) -> Cell:
+def train_one(arm: Arm, seed: int, chosen: Settings, folder: Path, code: str) -> Cell:
+    """Trains with settings that are known to be good, unless that was done before.
+
+    Args:
+        arm, seed: what the cell is called; the settings hold them already.
+        folder: where data/ and runs/ are.
+        code: from `code_hash`.
+    """
     settings = chosen.flat()
     said = json.dumps([settings, code, _own_hashes(chosen, folder)], sort_keys=True)
     key = hashlib.sha256(said.encode()).hexdigest()[:10]

@@ -10,12 +10,12 @@ report      what is said before and after a training
 """
 
 from microformer.pipeline.checking import check
-from microformer.pipeline.preparing import prepare, prepared_data
+from microformer.pipeline.preparing import how_to_prepare, prepare, prepared_data, source_of
 from microformer.pipeline.report import draw_positions
 from microformer.pipeline.text import as_read, check_memory, evaluate, generate, stream_text
 from microformer.pipeline.training import train
 
 __all__ = [
-    "as_read", "check", "check_memory", "draw_positions", "evaluate", "generate", "prepare", "prepared_data",
-    "stream_text", "train",
+    "as_read", "check", "check_memory", "draw_positions", "evaluate", "generate", "how_to_prepare", "prepare",
+    "prepared_data", "source_of", "stream_text", "train",
 ]  # fmt: skip

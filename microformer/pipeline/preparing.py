@@ -21,10 +21,15 @@ def prepare(chosen: Settings, inputs: Sequence[str] = (), progress: Progress | N
     Raises:
         MicroformerError: a text that can't be read, is too short, or can't be written down; see `corpora.prepare`.
     """
+    source = source_of(chosen, inputs)
+    return corpora.prepare(DATA, source, **how_to_prepare(chosen), workers=chosen.data.workers, progress=progress)
+
+
+def source_of(chosen: Settings, inputs: Sequence[str] = ()) -> corpora.Source:
+    """What `prepare` reads."""
     otherwise = corpora.choose_source(DATA, None, chosen.data.corpus)
     asked = _limited(chosen, corpora.Source.files(*inputs)) if inputs else _asked(chosen, otherwise)
-    source = corpora.choose_source(DATA, asked, chosen.data.corpus)
-    return corpora.prepare(DATA, source, **_how(chosen), workers=chosen.data.workers, progress=progress)
+    return corpora.choose_source(DATA, asked, chosen.data.corpus)
 
 
 def prepared_data(chosen: Settings, progress: Progress | None = None) -> corpora.Prepared:
@@ -37,7 +42,7 @@ def prepared_data(chosen: Settings, progress: Progress | None = None) -> corpora
         DATA,
         explicit=_asked(chosen, otherwise),
         default_corpus=chosen.data.corpus,
-        **_how(chosen),
+        **how_to_prepare(chosen),
         workers=chosen.data.workers,
         progress=progress,
     )
@@ -91,7 +96,8 @@ def _limited(chosen: Settings, source: corpora.Source) -> corpora.Source:
     return replace(source, encoding=encoding, text_field=data.text_field, **limits)
 
 
-def _how(chosen: Settings) -> dict[str, Any]:
+def how_to_prepare(chosen: Settings) -> dict[str, Any]:
+    """Tokenizer, size and split, as `corpora.prepare` takes them; None for what the settings leave alone."""
     data, explicit = chosen.data, chosen.explicit
     return {
         "tokenizer": data.tokenizer,

@@ -87,6 +87,11 @@ def train(
     code = components.read(chosen, config, given, trust_code)
     components.try_out(chosen, code)
     data = prepared_data(chosen)
+    if chosen.training.stop_on == "exact_match" and data.example == 1:
+        raise SettingsError(
+            f"STOP_ON is exact_match, and {data.corpus} is no task: it has no examples to be right or wrong.",
+            "leave STOP_ON at loss, or take a task: `microformer corpora` lists them.",
+        )
     replayed = _replayed(config, data, given)
     spec = own_code.bound(settings.model_spec(chosen, data.tokenizer.vocab_size, _context(chosen, data)), code)
     _check_memory(spec, chosen)
@@ -117,6 +122,7 @@ def train(
                     "corpus": data.corpus,
                     "train": data.manifest["train"],
                     "val": data.manifest["val"],
+                    "test": data.manifest.get("test"),
                 },
                 "compute": compute.reason,
                 "versions": _versions(),
@@ -188,7 +194,7 @@ def _train(run: Run, data: corpora.Prepared, show: bool, changed: Mapping[str, A
     recorded = _record(run) if replays else None
     budget = _budget(run.settings, run.spec, data, legs[-1], recorded)
 
-    stopping = EarlyStopping(training.patience)
+    stopping = EarlyStopping(training.patience, training.stop_on == "exact_match")
     observers: list[Observer] = [stopping, _MetricsWriter(run)]
     progress = None
     if show:

@@ -35,22 +35,29 @@ class EarlyStopping(Observer):
 
     Args:
         patience: validations in a row without a better one that are put up with; 0 never stops.
+        on_exact_match: whether a task's exact match is what has to improve, and not the loss; then it stops too where
+            every example held out is right.
     """
 
-    def __init__(self, patience: int):
+    def __init__(self, patience: int, on_exact_match: bool = False):
         self.patience = patience
+        self.on_exact_match = on_exact_match
         self.best = float("inf")
         self.without = 0
 
     def on_row(self, row: Row) -> None:
         if "val_loss" not in row:
             return
-        if row["val_loss"] < self.best:
-            self.best, self.without = row["val_loss"], 0
+        # The lower the better, of both.
+        found = -row["val_exact_match"] if self.on_exact_match else row["val_loss"]
+        if found < self.best:
+            self.best, self.without = found, 0
         else:
             self.without += 1
 
     def wants_to_stop(self) -> str | None:
+        if self.on_exact_match and self.best == -1.0:
+            return "every example held out is right"
         if self.patience and self.without >= self.patience:
             return f"validation has not improved {self.without} times in a row"
         return None

@@ -57,6 +57,7 @@ DATASETS = {
         },
     },
     "owner/mine": {"train-00000-of-00001.parquet": parquet_bytes({"story": STORIES[:50], "id": list(range(50))})},
+    "owner/broken": {"train-00000-of-00001.parquet": parquet_bytes({"text": STORIES})[:-300] + bytes(300)},
     "owner/scripted": {"scripted.py": b"raise SystemExit('this ran')"},
 }
 
@@ -158,6 +159,7 @@ def test_what_was_fetched_once_is_used_without_a_network(command, tmp_path):
         ("hf:owner/mine", 'the dataset owner/mine has no column "text": its columns are story, id'),
         ("hf:owner/mine:train:id", 'the column "id" of owner/mine is no text but a int'),
         ("hf:owner/mine:dev:story", "the dataset owner/mine can't be read"),
+        ("hf:owner/broken", "the dataset owner/broken can't be read"),
         ("hf:owner/scripted", "the dataset owner/scripted"),
         ("hf:mine", "'hf:mine' names no dataset"),
     ],

@@ -33,6 +33,25 @@ def test_rows_without_a_validation_do_not_count():
     assert stopping.wants_to_stop() is None
 
 
+def test_a_tasks_exact_match_can_be_what_has_to_improve():
+    stopping = EarlyStopping(patience=2, on_exact_match=True)
+    for exact, loss in ((0.1, 2.0), (0.5, 2.1), (0.5, 1.9), (0.7, 3.0), (0.6, 1.0)):
+        stopping.on_row({"step": 1, "val_loss": loss, "val_exact_match": exact})
+        assert stopping.wants_to_stop() is None
+
+    stopping.on_row({"step": 2, "val_loss": 0.5, "val_exact_match": 0.7})
+
+    assert stopping.wants_to_stop() == "validation has not improved 2 times in a row"
+
+
+def test_where_every_example_is_right_it_ends_whatever_the_patience():
+    stopping = EarlyStopping(patience=0, on_exact_match=True)
+
+    stopping.on_row({"step": 1, "val_loss": 0.1, "val_exact_match": 1.0})
+
+    assert stopping.wants_to_stop() == "every example held out is right"
+
+
 def test_patience_0_never_stops():
     assert told(EarlyStopping(patience=0), 1.0, *[2.0] * 100) is None
 
