@@ -5,7 +5,8 @@ is hashed, and of large texts one in so many is looked at, chosen by its hash al
 64 bits takes two different stretches for one about never.
 """
 
-from collections.abc import Iterator
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -31,27 +32,36 @@ def shared(train: Integer[Tensor, "train"], val: Integer[Tensor, "val"], kind: s
     if len(val) < length or len(train) < length:
         return None
     one_in = 1 << max(0, (len(val) // _LOOKED_AT).bit_length() - 1)
-    wanted, counts = np.unique(np.concatenate(list(_blocks(val, length, one_in))), return_counts=True)
-    found = np.zeros(len(wanted), bool)
-    if len(wanted):
-        for hashed in _blocks(train, length, one_in):
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashed = pool.map(lambda begin: _hashes(val, begin, length, one_in), _begins(val, length))
+        wanted, counts = np.unique(np.concatenate(list(hashed)), return_counts=True)
+        found = np.zeros(len(wanted), bool)
+
+        def look(begin: int) -> None:
+            hashed = _hashes(train, begin, length, one_in)
             at = np.searchsorted(wanted, hashed).clip(max=len(wanted) - 1)
             found[at[wanted[at] == hashed]] = True
+
+        if len(wanted):
+            list(pool.map(look, _begins(train, length)))
     return {"length": length, "looked_at": int(counts.sum()), "shared": int(counts[found].sum())}
 
 
-def _blocks(ids: Tensor, length: int, one_in: int) -> Iterator[Integer[np.ndarray, "stretch"]]:
-    """The hashes of all stretches, or of one in so many, in blocks that stay in a core's cache.
+def _begins(ids: Tensor, length: int) -> range:
+    """Where blocks begin that stay in a core's cache."""
+    return range(0, len(ids) - length + 1, _BLOCK)
+
+
+def _hashes(ids: Tensor, begin: int, length: int, one_in: int) -> Integer[np.ndarray, "stretch"]:
+    """The hashes of a block's stretches, or of one in so many.
 
     h₁(i) = id(i) + 1        h₂ₖ(i) = hₖ(i) · mₖ + hₖ(i + k)
     """
-    numbers = ids.numpy()
-    for begin in range(0, len(numbers) - length + 1, _BLOCK):
-        hashed = numbers[begin : begin + _BLOCK + length - 1].astype(np.uint64) + np.uint64(1)
-        k, factor = 1, int(_MIXED)
-        while k < length:
-            hashed = hashed[:-k] * np.uint64(factor) + hashed[k:]
-            k, factor = 2 * k, (factor * int(_MIXED) + 2) % 2**64
-        hashed ^= hashed >> np.uint64(29)
-        hashed *= _MIXED
-        yield hashed[hashed >> np.uint64(40) & np.uint64(one_in - 1) == 0] if one_in > 1 else hashed
+    hashed = ids[begin : begin + _BLOCK + length - 1].numpy().astype(np.uint64) + np.uint64(1)
+    k, factor = 1, int(_MIXED)
+    while k < length:
+        hashed = hashed[:-k] * np.uint64(factor) + hashed[k:]
+        k, factor = 2 * k, (factor * int(_MIXED) + 2) % 2**64
+    hashed ^= hashed >> np.uint64(29)
+    hashed *= _MIXED
+    return hashed[hashed >> np.uint64(40) & np.uint64(one_in - 1) == 0] if one_in > 1 else hashed
