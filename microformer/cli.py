@@ -492,7 +492,7 @@ def _corpora(args: argparse.Namespace) -> int:
             "megabytes": corpus.bytes / 1e6 if corpus.bytes else None,
             "licence": corpus.licence,
             "split": corpus.convention,
-            "here": str(corpora.stored(corpus.name) or "no"),
+            "here": (str(stored) if args.json else "yes") if (stored := corpora.stored(corpus.name)) else "no",
             "about": corpus.about,
         }
         for corpus in corpora.every()

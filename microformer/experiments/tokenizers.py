@@ -53,7 +53,11 @@ def compared(
         row: dict[str, Any] = {"tokenizer": spelt}
         try:
             how = how_to_prepare(settings)
-            data = corpora.ensure_prepared(folder / DATA, explicit=source, default_corpus=source.corpus, **how)
+            wanted = {"explicit": source, "default_corpus": source.corpus, **how}
+            if corpora.why_prepare(folder / DATA, **wanted) is None:
+                data = corpora.load_prepared(folder / DATA)
+            else:
+                data = corpora.prepare(folder / DATA, source, **how, workers=settings.data.workers)
         except SettingsError as error:
             rows.append({**row, "refused": error.sentence})
             tell(rows[-1])

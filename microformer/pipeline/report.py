@@ -130,10 +130,16 @@ def draw_positions(path: Path, name: str, found: Mapping[str, Any]) -> None:
     """
     if not (places := found["nats_by_position"]):
         raise DataError("there is no loss by position to draw.", "it is known of --context blocks, and of no task.")
+    # Each place has few tokens, and far from the beginning they differ little: there, means over more of them.
+    means, begin = [], 0
+    while begin < len(places):
+        end = min(len(places), max(begin + 1, round(1.25 * begin)))
+        means.append(((begin + 1 + end) / 2, sum(places[begin:end]) / (end - begin)))
+        begin = end
     pictures.loss_curves(
         path.with_suffix(".svg"),
         path.with_suffix(".png"),
-        {name: list(enumerate(places, 1))},
+        {name: means},
         x_label="tokens before",
         y_label="loss (nats per token)",
         baselines={what: loss for what, loss in found.get("beside", {}).items() if "bits" not in what},
