@@ -126,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="microformer",
         description="A transformer language model to read in an afternoon, train in minutes and take apart.",
         epilog="`microformer VERB --help` says more. --debug shows an error's traceback.",
+        formatter_class=_Aligned,
     )
     parser.add_argument("--version", action="version", version=_version())
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", parser_class=_Parser)
@@ -134,6 +135,15 @@ def _parser() -> argparse.ArgumentParser:
         add(verb)
         verb.set_defaults(action=action, parser=verb)
     return parser
+
+
+class _Aligned(argparse.HelpFormatter):
+    """Leaves room for the indentation of verbs, which argparse forgets: the longest would have its words below it."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if action.nargs == argparse.PARSER:
+            self._action_max_length += 2
 
 
 class _Parser(argparse.ArgumentParser):

@@ -144,7 +144,7 @@ def test_importing_the_package_does_not_import_torch():
             "did you mean --temperature? `microformer generate --help` lists them all.",
         ),
         (["runs", "all"], "'all' is one word too many.", "`microformer runs --help` says what is taken."),
-        (["eval", "--split", "vla"], "--split 'vla' is not known.", "did you mean val? There are: train, val."),
+        (["eval", "--split", "vla"], "--split 'vla' is not known.", "did you mean val? There are: train, val, test."),
         (
             ["generate", "--unknown", "drop"],
             "--unknown 'drop' is not known.",

@@ -68,10 +68,10 @@ def test_a_cell_that_was_killed_goes_on_to_the_same_loss(folder, monkeypatch):
 
 def test_other_code_is_another_run(folder, monkeypatch):
     settings = ARMS[0].settings(BASE, 1)
-    one = cells._cell(ARMS[0], 1, settings, folder, "this code")
+    one = cells.train_one(ARMS[0], 1, settings, folder, "this code")
 
-    assert cells._cell(ARMS[0], 1, settings, folder, "this code").reused
-    other = cells._cell(ARMS[0], 1, settings, folder, "other code")
+    assert cells.train_one(ARMS[0], 1, settings, folder, "this code").reused
+    other = cells.train_one(ARMS[0], 1, settings, folder, "other code")
     assert not other.reused
     assert other.run != one.run
     assert other.loss == one.loss  # the same settings, after all
