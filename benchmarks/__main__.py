@@ -15,7 +15,7 @@ import measure
 
 NAMES = (
     "time_to_loss", "ablation", "components", "memory", "tasks", "training_speed", "generation_speed", "preparing",
-    "starting", "attention_cost", "text8_head", "default_loss", "architectures", "shapes",
+    "starting", "attention_cost", "text8_head", "originals", "default_loss", "architectures", "shapes",
 )  # fmt: skip
 QUICK = ("time_to_loss", "training_speed", "generation_speed", "preparing", "starting")
 
@@ -68,6 +68,16 @@ def page_of_components() -> str:
 {components.page(kept["found"])}"""
 
 
+def page_of_originals() -> str:
+    """docs/originals.md with the table as it was measured last."""
+    path = measure.CLONE / "docs" / "originals.md"
+    before, rest = path.read_text(encoding="utf-8").split("<!-- measured: begin -->")
+    after = rest.split("<!-- measured: end -->")[1]
+    results = measure.RESULTS / "originals.json"
+    table = importlib.import_module("originals").page(json.loads(results.read_text(encoding="utf-8"))["found"])
+    return f"{before}<!-- measured: begin -->\n{table}<!-- measured: end -->{after}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="measure nothing, write BENCHMARKS.md from the results")
@@ -81,6 +91,7 @@ def main() -> None:
     if not chosen.quick:
         (measure.CLONE / "BENCHMARKS.md").write_text(page(benchmarks), encoding="utf-8")
         (measure.CLONE / "docs" / "components.md").write_text(page_of_components(), encoding="utf-8")
+        (measure.CLONE / "docs" / "originals.md").write_text(page_of_originals(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -265,6 +265,7 @@ def _add_train(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--config", metavar="FILE", help="a config file, a run's run.json, or a ready one [config.py]")
     verb.add_argument("--run", metavar="NAME", help="the run's name [the corpus's and a number]")
     verb.add_argument("--resume", action="store_true", help="continue the run named, or the latest")
+    verb.add_argument("--from", dest="start", metavar="RUN", help="begin with another run's model and tokenizer")
     _add_trust(verb)
     _add_settings(verb, list(GROUPS))
 
@@ -275,6 +276,8 @@ def _train(args: argparse.Namespace) -> int:
         raise SettingsError(
             "--resume goes on with the run's own settings, and --config names others.", "leave one out."
         )
+    if args.resume and args.start:
+        raise SettingsError("--resume goes on with a run, and --from begins a new one.", "leave one out.")
     from microformer import settings
 
     if not args.resume:
@@ -282,7 +285,9 @@ def _train(args: argparse.Namespace) -> int:
     from microformer import pipeline
 
     with redirect_stdout(_GoesOn(sys.stdout)):
-        run = pipeline.train(args.config, run=args.run, resume=args.resume, trust_code=args.trust_code, **given)
+        run = pipeline.train(
+            args.config, run=args.run, resume=args.resume, start=args.start, trust_code=args.trust_code, **given
+        )
     ended = run.info["ended"]
     return INTERRUPTED if ended and ended["how"] == "interrupted" else 0
 
@@ -633,6 +638,51 @@ def _tokenizers(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_import(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "path", metavar="PATH", help="a Hugging Face folder, nanoGPT's ckpt.pt, minGPT's model.pt, or owner/name"
+    )
+    verb.add_argument("--run", metavar="NAME", help="the run's name [the path's and a number]")
+    verb.add_argument(
+        "--tokenizer", metavar="PATH", help="where it is not beside the model: a folder, a meta.pkl, or the text (.txt)"
+    )
+    verb.add_argument("--num-heads", type=_number("--num-heads", int), metavar="N", help="where a minGPT has no name")
+
+
+def _import(args: argparse.Namespace) -> int:
+    from microformer import pipeline
+
+    run = pipeline.import_model(args.path, args.run, Path(args.tokenizer) if args.tokenizer else None, args.num_heads)
+    spec, info = run.spec, run.info
+    print(f"run         {run.folder}")
+    print(f"from        {args.path}: {info['imported']}")
+    print(f"model       {spec.num_layers} layers, {spec.embed_dim} wide, context {spec.max_seq_len}: "
+          f"{info['parameters']:,} parameters")  # fmt: skip
+    print(f"tokenizer   {run.tokenizer.kind}, {run.tokenizer.vocab_size:,} tokens")
+    print(f"write       microformer generate {run.name}")
+    print(f"fine-tune   microformer train --from {run.name} --corpus FILE")
+    return 0
+
+
+def _add_export(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", nargs="?", metavar="RUN", help="a run's name or folder [the latest]")
+    formats = ("huggingface", "safetensors", "gguf", "onnx")
+    verb.add_argument("--to", type=_one_of("--to", *formats), required=True, metavar="FORMAT", help=", ".join(formats))
+    verb.add_argument("--output", metavar="PATH", help="the folder or file to write [exports/RUN…]")
+    verb.add_argument("--checkpoint", default="best", metavar="WHICH", help="best, last, or a snapshot's step [best]")
+    _add_trust(verb)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from microformer import pipeline, runs
+
+    run = runs.find(args.run, checkpoint=args.checkpoint, trust_code=args.trust_code)
+    path = pipeline.export(run, args.to, Path(args.output) if args.output else None)
+    print(f"wrote     {path}")
+    print(f"use it    {pipeline.how_to_use(args.to, path)}")
+    return 0
+
+
 def _add_new(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("slot", metavar="SLOT", help=f"what it is for: {', '.join(templates.SLOTS)}")
     verb.add_argument("file", metavar="FILE", help="the file to write, such as my_attention.py")
@@ -704,6 +754,8 @@ _VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable
     "train": ("train a model (prepares first if needed)", _add_train, _train),
     "generate": ("write text with a trained model", _add_generate, _generate),
     "eval": ("the exact loss of a run over a split or a text", _add_eval, _eval),
+    "import": ("another program's model as a run here", _add_import, _import),
+    "export": ("a run's model for another program", _add_export, _export),
     "runs": ("the runs here and their figures", _add_runs, _runs),
     "corpora": ("the corpora that have a name", _add_corpora, _corpora),
     "tokenize": ("a text's tokens and their ids", _add_tokenize, _tokenize),

@@ -36,6 +36,7 @@ FORMAT = 2  # 1 had the weights of blocks under other names
 RUNS = Path("runs")
 # best_of_last: what was best when `last` was written, and is so again for who goes on from there.
 _INDEX = {"last": None, "best": None, "best_of_last": None, "snapshots": []}
+_START = "last-0000000"
 _INFO = ("settings", "model", "parameters", "data", "legs", "ended")
 
 
@@ -249,8 +250,8 @@ class Run:
         index = self.index
         index["snapshots"] = [one for one in index["snapshots"] if int(one.removeprefix("step-")) <= step]
         index["best"] = index["best_of_last"]
-        if step == 0:
-            index = dict(_INDEX)
+        if step == 0:  # but for weights that it began from
+            index = {**_INDEX, "last": index["last"] if index["last"] == _START else None}
         self._switch(index)
 
     def write_checkpoint(self, label: str, step: int, fill: Callable[[Path], None]) -> None:
@@ -375,8 +376,11 @@ def load_run(name: str | None = None, checkpoint: str = "best", trust_code: bool
     return find(name, checkpoint=checkpoint, trust_code=trust_code)
 
 
-def save_tensors(tensors: Mapping[str, "Tensor"], path: Path) -> None:
+def save_tensors(tensors: Mapping[str, "Tensor"], path: Path, about: Mapping[str, str] | None = None) -> None:
     """Writes named tensors as safetensors.
+
+    Args:
+        about: words for the file's header.
 
     Raises:
         FileError: they can't be written.
@@ -385,7 +389,8 @@ def save_tensors(tensors: Mapping[str, "Tensor"], path: Path) -> None:
     from safetensors.torch import save_file
 
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(plain, path, dict(about)) if about else save_file(plain, path)
     except SafetensorError as error:
         raise FileError(
             f"can't write {path}: {error}.", "free some space on that disk; what was saved before is untouched."
@@ -404,10 +409,25 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise RunError(
-            f"{path} can't be read as safetensors: {error}.",
-            "it is missing, cut short or another kind of file; restore it.",
-        ) from error
+        raise _not_safetensors(path, error) from error
+
+
+def _not_safetensors(path: Path, error: Exception) -> RunError:
+    return RunError(
+        f"{path} can't be read as safetensors: {error}.",
+        "it is missing, cut short or another kind of file; restore it.",
+    )
+
+
+def tensors_header(path: Path) -> dict[str, str]:
+    """The words in the header of a safetensors file; errors as for `load_tensors`."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise _not_safetensors(path, error) from error
 
 
 def save_weights(model: "Microformer", path: Path) -> None:

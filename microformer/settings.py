@@ -86,6 +86,11 @@ class ModelSettings:
     embed_scale: float = setting(1.0, "what token embeddings are multiplied by", least=1e-6, most=1e6)
     tie_embeddings: bool = setting(False, "one matrix for embedding and unembedding")
     bias: bool = setting(False, "biases in linear maps and LayerNorms")
+    init: str = setting(
+        "zero",
+        "how weights begin: zero (what writes to the stream at 0), normal (all N(0, 0.02)), scaled (as GPT-2)",
+        choices=spec.INIT,
+    )
     dropout: float = setting(0.0, "share of activations dropped while training", least=0, most=0.99)
     ngrams: int = setting(
         1, "longest n-grams of tokens with embeddings of their own: 1 for none, 2 for pairs, up to 8", least=1, most=8
@@ -117,6 +122,11 @@ class DataSettings:
         "char", "what a token is: char, byte, bpe, wordpiece, unigram, or a folder or file with a published one",
         choices=("char", "byte", "bpe", "wordpiece", "unigram"), path=True,
     )  # fmt: skip
+    unknown: str = setting(
+        "error",
+        "what becomes of characters that a vocabulary which is there already lacks: error, skip, replace (é: e)",
+        choices=("error", "skip", "replace"),
+    )
     data_order: str = setting(
         "auto", "shuffled windows, or streams that read on; auto: streams where a memory is carried, else shuffled",
         choices=("auto", "shuffled", "streams"),
@@ -167,10 +177,13 @@ class TrainingSettings:
         "cosine", "how the rate falls: cosine, linear, wsd (warm-up, stable, decay), constant",
         choices=("cosine", "linear", "wsd", "constant"), own=True,
     )  # fmt: skip
-    warmup: float = setting(0.02, "share of the run in which the rate rises from 0", least=0, most=1)
+    warmup: float = setting(
+        0.02, "share of the run in which the rate rises from 0; 1 or more: that many steps", least=0, most=10**9
+    )
     decay: float = setting(
         0.4, "share of the run, at its end, in which the rate falls", least=0, most=1, read_when=("schedule", ("wsd",))
     )
+    final_rate: float = setting(0.0, "share of the highest rate that is left at the end", least=0, most=1)
     averaging: float = setting(
         0.0, "weight averaging: how much of the average a step keeps, such as 0.99; 0 for none", least=0, most=0.99999
     )
@@ -365,7 +378,25 @@ def model_spec(settings: Settings, vocab_size: int, max_seq_len: int | None = No
         parallel=model.parallel,
         loops=model.loops,
         memory=grammar.one(model.memory, spec.MEMORY, "MEMORY"),
+        init=model.init,
     )
+
+
+def model_values(model: spec.ModelSpec) -> dict[str, Any]:
+    """The settings that describe a model, by name: `model_spec` makes it of them again."""
+    values = {name: getattr(model, name) for name in _fields_of(ModelSettings) if name in _fields_of(spec.ModelSpec)}
+    del values["vocab_size"]  # the tokenizer's
+    if model.ngrams == 1:
+        del values["ngram_entries"]
+    return values | {
+        "num_layers": model.num_layers,
+        "num_kv_heads": model.num_kv_heads or "auto",
+        "attention": grammar.written([layer.attention for layer in model.layers], spec.ATTENTION),
+        "feedforward": grammar.written([layer.feedforward for layer in model.layers], spec.FEEDFORWARD),
+        "positions": grammar.written([model.positions], spec.POSITIONS),
+        "norm": grammar.written([model.norm], spec.NORM),
+        "memory": grammar.written([model.memory], spec.MEMORY),
+    }
 
 
 def own_components(settings: Settings) -> dict[str, list[grammar.Own]]:
@@ -477,6 +508,16 @@ def _check_together(settings: Settings) -> None:
             f"BATCH_SIZE {training.batch_size} can't be computed in {training.accumulate} equal parts.",
             "let ACCUMULATE divide BATCH_SIZE.",
         )
+    if training.final_rate and training.schedule == "constant":
+        raise SettingsError(
+            f"FINAL_RATE is {training.final_rate:g}, and with SCHEDULE 'constant' the rate never falls.",
+            "leave FINAL_RATE at 0, or set SCHEDULE to cosine, linear or wsd.",
+        )
+    if training.warmup >= 1 and not training.epochs and not training.max_steps and training.max_minutes:
+        raise SettingsError(
+            f"WARMUP {training.warmup:g} counts steps, and a run by MAX_MINUTES alone has no number of them.",
+            "give it as a share of the run, such as 0.02, or set EPOCHS or MAX_STEPS besides.",
+        )
     own_components(settings)  # the words of optimizer and schedule, if they name files
     if training.learning_rate == "auto" and training.optimizer not in _choices("optimizer"):
         raise SettingsError(
@@ -553,6 +594,10 @@ def _unknown(name: str, spelling: Callable[[str], str], where: str = "") -> Sett
         f'there is no setting "{spelling(name)}"{where}.',
         f"did you mean {spelling(meant)}? {listed}" if meant else listed,
     )
+
+
+def _fields_of(kind: type) -> list[str]:
+    return [one.name for one in fields(kind)]
 
 
 def _class_of(name: str) -> type:

@@ -16,7 +16,20 @@ from microformer import cli, evaluate, load_run, runs
 from microformer.settings import Settings
 
 CLONE = Path(cli.__file__).parents[1]
-VERBS = ("prepare", "train", "generate", "eval", "runs", "corpora", "tokenize", "tokenizers", "new", "check")
+VERBS = (
+    "prepare",
+    "train",
+    "generate",
+    "eval",
+    "runs",
+    "corpora",
+    "tokenize",
+    "tokenizers",
+    "import",
+    "export",
+    "new",
+    "check",
+)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +167,8 @@ def test_importing_the_package_does_not_import_torch():
         (["generate", "--prompt"], "--prompt: expected one argument.", None),
         (["train", "--qk-norm", "maybe"], "QK_NORM 'maybe' is not True or False.", None),
         (["train", "--config", "quik"], "there is no config 'quik'.",
-         "give a file, or one of the ready ones: quick, shakespeare_3min, shakespeare_char, shakespeare_fast, "
+         "give a file, or one of the ready ones: gpt1, gpt2, gpt2_large, gpt2_medium, gpt2_xl, llama, mingpt_micro, "
+         "mingpt_mini, mingpt_nano, nanogpt, quick, shakespeare_3min, shakespeare_char, shakespeare_fast, "
          "text8_10min."),
         (["prepare", "--input", "a", "--corpus", "b"], "--input and --corpus both name the text.", "give one of them."),
     ],
@@ -619,6 +633,7 @@ CHANGED = {
     "embed_dim": 32, "num_heads": 4, "num_layers": 2, "ff_dim": 48, "max_seq_len": 8, "attention": "entmax15",
     "num_kv_heads": 1, "score_cap": 1.0, "attention_dropout": 0.5, "output_gate": True,
     "norm_placement": "post", "residual_scalars": True, "embed_scale": 3.0, "parallel": True, "loops": 2,
+    "init": "normal", "final_rate": 0.5,
     "positions": "learned", "feedforward": "gelu", "norm": "layernorm", "qk_norm": False, "tie_embeddings": True,
     "bias": True, "dropout": 0.5, "ngrams": 3, "ngram_entries": 50, "ngram_dropout": 0.5,
     "memory": "xl(8)", "data_order": "streams",
@@ -634,6 +649,7 @@ ELSEWHERE = {
     "encoding",
     "text_field",
     "max_documents",
+    "unknown",
     "workers",
     "stop_on",
     "vocab_size",

@@ -170,6 +170,16 @@ def test_cutting_back_forgets_what_came_after_a_step(run):
     assert run.model
 
 
+def test_cut_back_to_the_start_only_weights_that_a_run_began_from_are_left(run, tmp_path):
+    other = runs.create("other", "x", tmp_path)
+    other.write_checkpoint("last", 0, lambda folder: (folder / "model.safetensors").write_bytes(b""))
+    other.write_checkpoint("best", 0, lambda folder: (folder / "model.safetensors").write_bytes(b""))
+
+    other.cut_back(0)
+
+    assert other.index == {"last": "last-0000000", "best": None, "best_of_last": None, "snapshots": []}
+
+
 def test_cut_back_to_the_start_nothing_is_left(run):
     run.cut_back(0)
 

@@ -152,7 +152,8 @@ def test_a_budget_on_the_command_line_replaces_the_configs_whatever_it_was_in(gi
 def test_a_ready_config_is_found_by_its_name():
     assert resolve("quick").model.embed_dim == 64
     assert said_of(lambda: resolve("quikc")) == (
-        "there is no config 'quikc'.\nhint: give a file, or one of the ready ones: quick, shakespeare_3min, "
+        "there is no config 'quikc'.\nhint: give a file, or one of the ready ones: gpt1, gpt2, gpt2_large, "
+        "gpt2_medium, gpt2_xl, llama, mingpt_micro, mingpt_mini, mingpt_nano, nanogpt, quick, shakespeare_3min, "
         "shakespeare_char, shakespeare_fast, text8_10min."
     )
 
@@ -433,6 +434,10 @@ def sensible(values):
     values["parallel"] = values["parallel"] and values["norm_placement"] != "post"
     values["accumulate"] = values["accumulate"] % 64 + 1
     values["batch_size"] = values["accumulate"] * (values["batch_size"] % 8 + 1)
+    if values["schedule"] == "constant":
+        values["final_rate"] = 0.0
+    if not values["epochs"] and not values["max_steps"]:
+        values["warmup"] %= 1
     for _, name, field in each_setting():
         other, readers = field.metadata["read_when"] or (name, (values[name],))
         if values[other] not in readers:

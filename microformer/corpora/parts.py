@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from microformer import files, tokenization
 from microformer.corpora.reading import Piece, Place, Text
 from microformer.errors import DataError, FileError
-from microformer.tokenization import Tokenizer
+from microformer.tokenization import Tokenizer, Unknown
 from microformer.tokenization.char import CharTokenizer
 
 # Characters of a part, about: it ends with the piece that reaches so many.
@@ -353,11 +353,14 @@ def read_span(text: Text, work: Work, found: Part, span: Span) -> Iterator[Piece
 
 
 def encode_span(
-    text: Text, work: Work, found: Part, span: Span, tokenizer: Tokenizer, told: Callable[[int], None] | None = None
-) -> dict[str, int]:
+    text: Text, work: Work, found: Part, span: Span, tokenizer: Tokenizer, unknown: Unknown = "error",
+    told: Callable[[int], None] | None = None,
+) -> dict[str, int]:  # fmt: skip
     """Writes the ids of a span as they are in memory, without a header, and gives its characters, bytes and tokens.
 
-    told: hears of the characters as they are encoded.
+    Args:
+        unknown: what becomes of characters that the tokenizer lacks.
+        told: hears of the characters as they are encoded.
     """
     counts = {"characters": 0, "bytes": 0, "tokens": 0}
 
@@ -370,7 +373,7 @@ def encode_span(
             yield piece
 
     with files.atomic_file(work.path(f"{span.name}.tokens")) as partial, open(partial, "wb") as file:
-        for ids in tokenizer.encode_documents((piece.text, piece.ends) for piece in counted()):
+        for ids in tokenizer.encode_documents(((piece.text, piece.ends) for piece in counted()), unknown):
             counts["tokens"] += len(ids)
             file.write(ids.data)
     work.write(f"{span.name}.json", counts)
@@ -378,21 +381,24 @@ def encode_span(
 
 
 def encode_apart(
-    text: Text, work: Work, parts: Sequence[Part], spans: Sequence[Span], tokenizer: Tokenizer, workers: int
-) -> Iterator[dict[str, int]]:
+    text: Text, work: Work, parts: Sequence[Part], spans: Sequence[Span], tokenizer: Tokenizer, unknown: Unknown,
+    workers: int,
+) -> Iterator[dict[str, int]]:  # fmt: skip
     """Encodes spans in processes of their own, and gives the counts of each when it is done."""
     from joblib import Parallel, delayed
 
     vocab = work.path(VOCAB)
     tokenization.save(tokenizer, vocab)
-    jobs = (delayed(_encode_in_a_process)(text, work, parts[span.part], span, vocab) for span in spans)
+    jobs = (delayed(_encode_in_a_process)(text, work, parts[span.part], span, vocab, unknown) for span in spans)
     yield from Parallel(n_jobs=workers, return_as="generator_unordered")(jobs)  # type: ignore[misc]
 
 
-def _encode_in_a_process(text: Text, work: Work, found: Part, span: Span, vocab: Path) -> dict[str, int]:
+def _encode_in_a_process(
+    text: Text, work: Work, found: Part, span: Span, vocab: Path, unknown: Unknown
+) -> dict[str, int]:
     # The processes share the cores among them, and the library would have each take all.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return encode_span(text, work, found, span, _loaded(vocab, vocab.stat().st_mtime_ns))
+    return encode_span(text, work, found, span, _loaded(vocab, vocab.stat().st_mtime_ns), unknown)
 
 
 @lru_cache(maxsize=1)

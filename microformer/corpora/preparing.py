@@ -44,7 +44,7 @@ from microformer.corpora.reading import STANDARD_INPUT, Source, Text, expanded, 
 from microformer.corpora.splitting import TEST, TRAIN, USUAL_VAL_FRACTION, VAL
 from microformer.errors import DataError, MicroformerError, SettingsError, nearest, notice
 from microformer.files import shown
-from microformer.tokenization import KINDS, LEARNED, Tokenizer
+from microformer.tokenization import KINDS, LEARNED, Tokenizer, Unknown
 from microformer.tokenization.char import CharTokenizer
 from microformer.tokenization.documents import WithEnd
 
@@ -64,6 +64,7 @@ def prepare(
     vocab_size: int | None = None,
     val_fraction: float | None = None,
     test_fraction: float | None = None,
+    unknown: Unknown = "error",
     workers: int | Literal["auto"] = "auto",
     progress: Progress | None = None,
 ) -> Prepared:
@@ -78,6 +79,7 @@ def prepare(
         vocab_size: for tokenizers that can choose; None lets the text decide.
         val_fraction, test_fraction: from 0, which makes no such part, to together below 1; None for what is usual for
             the corpus: 0.1 and 0, or what is agreed on.
+        unknown: what becomes of characters that a published vocabulary lacks.
         workers: how many processes encode; the ids are the same whatever their number. "auto" for what suits the kind.
         progress: told the stage, the bytes done and the bytes in all.
 
@@ -87,7 +89,7 @@ def prepare(
         FileError: a file that can't be read or written; what was there before is untouched or recognised as unfinished.
     """
     folder = Path(folder)
-    settings = _settings(tokenizer, vocab_size, val_fraction, test_fraction)
+    settings = _settings(tokenizer, vocab_size, val_fraction, test_fraction, unknown)
     with _locked(folder):
         return _prepare(folder, source, settings, workers, progress)
 
@@ -101,6 +103,7 @@ def ensure_prepared(
     vocab_size: int | None = None,
     val_fraction: float | None = None,
     test_fraction: float | None = None,
+    unknown: Unknown = "error",
     workers: int | Literal["auto"] = "auto",
     progress: Progress | None = None,
 ) -> Prepared:
@@ -110,7 +113,7 @@ def ensure_prepared(
     `load_prepared`: damaged data is an error, and is not replaced unasked.
     """
     folder = Path(folder)
-    settings = _settings(tokenizer, vocab_size, val_fraction, test_fraction)
+    settings = _settings(tokenizer, vocab_size, val_fraction, test_fraction, unknown)
     if _decide(folder, explicit, default_corpus, settings)[1] is not None:
         with _locked(folder):
             # Another process may have done it while this one waited.
@@ -135,6 +138,7 @@ def why_prepare(
     vocab_size: int | None = None,
     val_fraction: float | None = None,
     test_fraction: float | None = None,
+    unknown: Unknown = "error",
 ) -> str | None:
     """Why the set in `folder` is not the one that is asked for, in a few words; None if it is.
 
@@ -146,10 +150,10 @@ def why_prepare(
             for stays, as long as it is unchanged or gone; without such it is `corpus.txt` in the folder, else the
             default.
         default_corpus: the named corpus to take when nothing else is there.
-        tokenizer, vocab_size, val_fraction, test_fraction: as for `prepare`.
+        tokenizer, vocab_size, val_fraction, test_fraction, unknown: as for `prepare`.
     """
     return _decide(
-        Path(folder), explicit, default_corpus, _settings(tokenizer, vocab_size, val_fraction, test_fraction)
+        Path(folder), explicit, default_corpus, _settings(tokenizer, vocab_size, val_fraction, test_fraction, unknown)
     )[1]
 
 
@@ -169,13 +173,18 @@ def choose_source(folder: str | Path, explicit: Source | None, default_corpus: s
 
 
 def _settings(
-    tokenizer: str, vocab_size: int | None, val_fraction: float | None, test_fraction: float | None
+    tokenizer: str, vocab_size: int | None, val_fraction: float | None, test_fraction: float | None, unknown: Unknown
 ) -> dict[str, Any]:
     if tokenizer not in KINDS and not files.is_path(tokenizer):
         meant = nearest(tokenizer, KINDS)
         known = f"the kinds are {', '.join(KINDS)}."
         raise SettingsError(
             f'there is no tokenizer "{tokenizer}".', f'did you mean "{meant}"? {known}' if meant else known
+        )
+    if unknown != "error" and tokenizer in KINDS:
+        raise SettingsError(
+            f"UNKNOWN is set to {unknown!r}, and nothing reads it with TOKENIZER = {tokenizer!r}: it lacks nothing.",
+            "leave UNKNOWN at 'error', or name a vocabulary that is there already.",
         )
     if not 0 <= (val_fraction or 0) < 1:
         raise SettingsError(
@@ -192,6 +201,7 @@ def _settings(
         "vocab_size": vocab_size,
         "val_fraction": val_fraction,
         "test_fraction": test_fraction,
+        "unknown": unknown,
     }
 
 
@@ -231,7 +241,7 @@ def _decide(
         # Of a text that can't be read again nothing is left: then it is as if nothing had been prepared.
         again = explicit is not None or source.corpus or source.again
         return source if again else unasked, f"{shown(folder / TRAIN)} is missing"
-    return source, _changed_settings(manifest["settings"], settings) or _changed_files(manifest, source)
+    return source, _changed_settings(folder, manifest["settings"], settings) or _changed_files(manifest, source)
 
 
 def _interrupted(folder: Path) -> Source | None:
@@ -244,16 +254,30 @@ def _interrupted(folder: Path) -> Source | None:
     return source if source.explicit and again else None
 
 
-def _changed_settings(then: dict[str, Any], now: dict[str, Any]) -> str | None:
-    for name in ("tokenizer", "vocab_size", "val_fraction", "test_fraction"):
+def _changed_settings(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> str | None:
+    for name in ("tokenizer", "vocab_size", "val_fraction", "test_fraction", "unknown"):
+        # What a path led to that is gone stays as it was prepared.
+        if name == "tokenizer" and now["tokenizer"] not in KINDS and Path(now["tokenizer"]).exists():
+            if _holds(folder / VOCAB, Path(now["tokenizer"])):
+                continue
+            if then["tokenizer"] == now["tokenizer"]:
+                return f"{now['tokenizer']} is another tokenizer than when it was last prepared"
         if name == "vocab_size" and now["tokenizer"] not in LEARNED:
             continue
-        usual = {"val_fraction": USUAL_VAL_FRACTION, "test_fraction": 0.0}.get(name)
+        usual = {"val_fraction": USUAL_VAL_FRACTION, "test_fraction": 0.0, "unknown": "error"}.get(name)
         old, new = (usual if had.get(name) is None else had[name] for had in (then, now))
         if old != new:
             old, new = ("left alone" if value is None else value for value in (old, new))
             return f"{name.upper()} was {old} when it was last prepared and is {new} now"
     return None
+
+
+def _holds(vocab: Path, path: Path) -> bool:
+    """Whether the prepared tokenizer is the one at a path."""
+    prepared, there = tokenization.load(vocab), tokenization.load_published(path)
+    if isinstance(prepared, WithEnd) and not isinstance(there, WithEnd):
+        prepared = prepared.inner  # the documents of a corpus ask for it, whatever was published
+    return prepared.to_dict() == there.to_dict()
 
 
 def _changed_files(manifest: dict[str, Any], source: Source) -> str | None:
@@ -317,7 +341,7 @@ def _prepare(
             raise
         size = sum(part.bytes for part in parts)
         room.check(folder, size, settings["tokenizer"], packed=False)
-        counts = _encode(text, work, parts, cut, tokenizer, workers, progress)
+        counts = _encode(text, work, parts, cut, tokenizer, settings["unknown"], workers, progress)
         ids = {
             name: _mapped(work.joined(name, spans, tokenizer.dtype.itemsize), counts[name]["tokens"], tokenizer)
             for name, spans in cut.items()
@@ -339,6 +363,7 @@ def _prepare(
         records[name]["mtime_ns"] = (folder / name).stat().st_mtime_ns
     characters = [counts[name]["characters"] for name in counts]
     content = [FORMAT, digest_of(parts), tokenizer.to_dict(), *(characters[:1] if TEST not in counts else characters)]
+    content += [] if settings["unknown"] == "error" else [settings["unknown"]]
     files.write_json(
         folder / MANIFEST,
         {
@@ -459,7 +484,7 @@ def _tokenizer(
 
 
 def _encode(
-    text: Text, work: Work, parts: Sequence[Part], cut: dict[str, list[Span]], tokenizer: Tokenizer,
+    text: Text, work: Work, parts: Sequence[Part], cut: dict[str, list[Span]], tokenizer: Tokenizer, unknown: Unknown,
     workers: int | Literal["auto"], progress: Progress | None,
 ) -> dict[str, dict[str, int]]:  # fmt: skip
     """Encodes what is not encoded yet. Gives characters, bytes and tokens of each part of the split."""
@@ -479,11 +504,11 @@ def _encode(
             progress("encoding", done, total)
 
     if min(workers, len(left)) > 1:
-        for counts in encode_apart(text, work, parts, left, tokenizer, min(workers, len(left))):
+        for counts in encode_apart(text, work, parts, left, tokenizer, unknown, min(workers, len(left))):
             told(counts["characters"])
     else:
         for span in left:
-            encode_span(text, work, parts[span.part], span, tokenizer, told)
+            encode_span(text, work, parts[span.part], span, tokenizer, unknown, told)
     found = {}
     for name, spans in cut.items():
         counts = [work.read(f"{span.name}.json") for span in spans]

@@ -37,7 +37,7 @@ class Attention(nn.Module):
         self.kernel = kernels.build(kind, model)
         self.W_QKV = Linear(width, width, kv_width, kv_width, bias=model.bias, std=width**-0.5)
         self.W_G = Linear(width, width, bias=model.bias, std=0.0) if model.output_gate else None
-        self.W_O = Linear(width, width, bias=model.bias, std=0.0)
+        self.W_O = Linear(width, width, bias=model.bias, std=0.0, writes=True)
         self.retrieval = memory.retrieval(model, block)
         self.norm_q = RMSNorm(model.d_head, 1e-6) if model.qk_norm else None
         self.norm_k = RMSNorm(model.d_head, 1e-6) if model.qk_norm else None

@@ -11,8 +11,9 @@ run's settings are read where nothing of it may be executed.
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import groupby
 from typing import Any
 
 from microformer.errors import SettingsError, nearest
@@ -143,6 +144,23 @@ def from_json(plain: Mapping[str, Any], kinds: Mapping[str, type]) -> Any:
             raise TypeError("an argument is neither number nor word")
         return Own(str(values["file"]), str(values["name"]), tuple(values["arguments"].items()))
     return _filled(kinds[kind], values)
+
+
+def written(components: Sequence[Any], kinds: Mapping[str, type]) -> str:
+    """The setting that names these components, one a layer; a single one: `rope(base=500000)`."""
+    words: list[str] = []
+    for component, alike in groupby(components):
+        word = str(component) if isinstance(component, Own) else _word(component, kinds)
+        times = len(list(alike))
+        words.append(f"{word}*{times}" if 1 < times < len(components) else word)
+    return " ".join(words)
+
+
+def _word(component: Any, kinds: Mapping[str, type]) -> str:
+    word = next(word for word, kind in kinds.items() if kind is type(component))
+    said = {one.name: getattr(component, one.name) for one in fields(component)}
+    said = [f"{name}={value!r}" for name, value in said.items() if value != getattr(type(component)(), name)]
+    return f"{word}({', '.join(said)})" if said else word
 
 
 def _pattern(text: str, kinds: Mapping[str, type], setting: str) -> list[Any]:

@@ -18,6 +18,8 @@ from microformer.devices import cpu_name
 _MANY = 2**14
 # On an Intel processor MKL is the faster one, by a twelfth.
 _ONEDNN = torch.backends.mkldnn.is_available() and "AMD" in cpu_name()
+# Older versions of torch can't say it.
+_EXPORTS = hasattr(torch.compiler, "is_exporting")
 
 
 class Linear(nn.Module):
@@ -28,13 +30,16 @@ class Linear(nn.Module):
         bias: whether there is a b; it starts at 0.
         std: standard deviation of the normal distribution W is drawn from; 0 starts it at zero.
         role: what an optimizer should take W for.
+        writes: whether what it gives is added to the residual stream, by which INIT may choose another std.
     """
 
-    def __init__(self, inputs: int, *outputs: int, bias: bool, std: float, role: str = "matrix"):
+    def __init__(
+        self, inputs: int, *outputs: int, bias: bool, std: float, role: str = "matrix", writes: bool = False
+    ):  # fmt: skip
         super().__init__()
         self.roles = {"weight": role, "bias": "bias"}
         self.outputs = outputs
-        self.std = std
+        self.std, self.writes = std, writes
         self.weight = nn.Parameter(torch.zeros(sum(outputs), inputs))
         self.bias = nn.Parameter(torch.zeros(sum(outputs))) if bias else None
 
@@ -90,6 +95,12 @@ def like(parameter: Tensor, x: Tensor) -> Tensor:
     return parameter if parameter.dtype == x.dtype else parameter.to(x.dtype)
 
 
+def exporting() -> bool:
+    """Whether the model is being written down for texts of any number and length: then a road may not depend on how
+    long one is, nor on what suits this machine."""
+    return _EXPORTS and torch.compiler.is_exporting()
+
+
 def _of_one_vector(x: Tensor, weight: Tensor) -> Tensor:
     """x Wᵀ for a single x, as a sum that compiled code makes a loop of its own: a library's call takes as long again.
 
@@ -108,6 +119,7 @@ class Embedding(nn.Module):
     """
 
     roles: ClassVar = {"weight": "embedding"}
+    writes: ClassVar = False
 
     def __init__(self, entries: int, width: int, *, std: float):
         super().__init__()

@@ -155,8 +155,8 @@ class Microformer(nn.Module):
     ) -> tuple[Float[Tensor, "batch pos d_model"], State, Tensor | float]:
         """As `hidden`, for tokens of one segment. full: whether it ends with them, and another may follow."""
         new, tokens = ids.shape[1], self.memory.tokens
-        first = self.memory.before(before, len(ids)) if before.length == before.segment else None
-        last = self.memory.after(before, len(ids)) if full else None
+        first = self.memory.before(before, ids.shape[0]) if before.length == before.segment else None
+        last = self.memory.after(before, ids.shape[0]) if full else None
         where = before.positions(new, ids.device, tokens, 0 if last is None else tokens)
         order = self.positions.order(where, self.compute_dtype)
 
@@ -223,12 +223,21 @@ class Microformer(nn.Module):
 
     @torch.no_grad()
     def start(self, seed: int) -> None:
-        """Draws all starting weights from one seed: those of every part that has a `start` of its own."""
+        """Draws all starting weights from one seed: those of every part that has a `start` of its own.
+
+        zero: what a matrix's own class says; those that write to the stream begin at 0, so that a block does nothing.
+        normal: N(0, 0.02) (GPT-1, Llama). scaled: as normal, and those that write to the stream smaller by the root of
+        how often it is added to, 2 · depth (GPT-2, section 2.3).
+        """
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
             tied = self.spec.tie_embeddings and module is self.unembed
-            if module is not self and hasattr(module, "start") and not tied:
-                module.start(generator)  # type: ignore[operator]
+            if module is self or tied or not hasattr(module, "start"):
+                continue
+            if isinstance(module, (Linear, Embedding)) and self.spec.init != "zero":
+                smaller = module.writes and self.spec.init == "scaled"
+                module.std = 0.02 / (2 * self.spec.depth) ** 0.5 if smaller else 0.02
+            module.start(generator)  # type: ignore[operator]
 
     def roles(self) -> dict[str, str]:
         """What each parameter is (matrix, embedding, unembedding, gain or bias), by its name.

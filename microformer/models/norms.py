@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from microformer.models import spec
-from microformer.models.linear import like
+from microformer.models.linear import exporting, like
 
 # Where one token is read at a time, PyTorch's one call costs less than the eight that are faster on many.
 _FEW = 2**14
@@ -57,8 +57,7 @@ class RMSNorm(Norm):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         gain = like(self.gain, x)
-        few = x.numel() <= _FEW and not torch.is_grad_enabled()
-        if x.device.type == "cpu" and not few:
+        if x.device.type == "cpu" and not exporting() and (x.numel() > _FEW or torch.is_grad_enabled()):
             return _RMSNormOnCPU.apply(x, gain, self.eps)  # type: ignore[no-any-return]
         return torch.rms_norm(x, gain.shape, gain, self.eps)
 

@@ -348,6 +348,7 @@ MEMORY: dict[str, type] = {
     "none": NoMemory, "xl": XL, "compressive": Compressive, "recurrent": Recurrent, "tokens": MemoryTokens, "knn": KNN,
 }  # fmt: skip
 NORM_PLACEMENT = ("pre", "post", "sandwich")
+INIT = ("zero", "normal", "scaled")
 
 
 @dataclass(frozen=True)
@@ -387,6 +388,7 @@ class ModelSpec:
         parallel: whether a block's halves read the same stream and are added to it together.
         loops: how many times the blocks are gone through, with the same weights.
         memory: what goes over from one segment of a text, as long as the context, to the next.
+        init: how weights begin: zero, normal or scaled (`Microformer.start`).
 
     Raises:
         SettingsError: the parts can't make one model.
@@ -417,6 +419,7 @@ class ModelSpec:
     parallel: bool = False
     loops: int = 1
     memory: Memory = NoMemory()
+    init: str = "zero"
 
     def __post_init__(self):
         limits = {"vocab_size": 2**31, "embed_dim": 65536, "num_heads": 4096, "ff_dim": 2**20, "max_seq_len": 2**24}
@@ -484,10 +487,9 @@ class ModelSpec:
                 f"differential attention halves the pairs of a head, and heads are {self.d_head} wide.",
                 "choose EMBED_DIM and NUM_HEADS so that a head's width is a multiple of 4.",
             )
-        if self.norm_placement not in NORM_PLACEMENT:
-            raise SettingsError(
-                f"NORM_PLACEMENT {self.norm_placement!r} is not known.", f"there are: {', '.join(NORM_PLACEMENT)}."
-            )
+        for name, words in (("norm_placement", NORM_PLACEMENT), ("init", INIT)):
+            if (word := getattr(self, name)) not in words:
+                raise SettingsError(f"{name.upper()} {word!r} is not known.", f"there are: {', '.join(words)}.")
         if self.parallel and self.norm_placement == "post":
             raise SettingsError(
                 "norms after each half can't be where both halves are added at once.",

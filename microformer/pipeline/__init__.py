@@ -1,6 +1,9 @@
 """What joins the rooms: settings and text in, a trained run out; a run and a prompt in, text out.
 
 preparing   settings → prepared data
+starting    another run's weights, or another program's → a run
+exporting   a run → another program's files
+describing  what run.json says at first
 training    prepared data → model → loop → checkpoints, figures, picture and sample in the run folder
 components  components of the user's own: read, tried out, built
 checking    a component of the user's own → what is said of it
@@ -10,12 +13,14 @@ report      what is said before and after a training
 """
 
 from microformer.pipeline.checking import check
+from microformer.pipeline.exporting import export, how_to_use
 from microformer.pipeline.preparing import how_to_prepare, prepare, prepared_data, source_of
 from microformer.pipeline.report import draw_positions
+from microformer.pipeline.starting import import_model
 from microformer.pipeline.text import as_read, check_memory, evaluate, generate, stream_text
 from microformer.pipeline.training import train
 
 __all__ = [
-    "as_read", "check", "check_memory", "draw_positions", "evaluate", "generate", "how_to_prepare", "prepare",
-    "prepared_data", "source_of", "stream_text", "train",
+    "as_read", "check", "check_memory", "draw_positions", "evaluate", "export", "generate", "how_to_prepare",
+    "how_to_use", "import_model", "prepare", "prepared_data", "source_of", "stream_text", "train",
 ]  # fmt: skip

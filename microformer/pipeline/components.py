@@ -81,12 +81,18 @@ def in_slot(chosen: Settings, slot: str, code: Code) -> Own | None:
     return code.loaded(found[0], BASES[slot]) if found else None
 
 
-def schedule_of(chosen: Settings, code: Code) -> Schedule:
-    """The schedule that the settings name."""
+def schedule_of(chosen: Settings, code: Code, steps: int | None) -> Schedule:
+    """The schedule that the settings name, of a run that has so many steps; None where the clock ends it."""
     training = chosen.training
-    if own := in_slot(chosen, "schedule", code):
-        return own.build(training.warmup)
-    return schedules.build(training.schedule, training.warmup, training.decay)
+    warmup = training.warmup
+    if warmup >= 1 and steps is not None:
+        if warmup > steps:
+            notice(f"WARMUP takes {warmup:,.0f} steps, and this training has {steps:,}: the rate rises until its end.")
+        warmup = min(1.0, warmup / steps)
+    own = in_slot(chosen, "schedule", code)
+    made = own.build(warmup) if own else schedules.build(training.schedule, warmup, training.decay)
+    made.floor = training.final_rate
+    return made
 
 
 def _broken(code: Code, made: list[type], broken: contracts.Verdict) -> CodeError:

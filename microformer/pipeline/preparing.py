@@ -56,8 +56,21 @@ def data_of(run: Run) -> corpora.Prepared:
         DataError: nothing lies there, or it is damaged.
     """
     data = corpora.load_prepared(DATA)
+    if run.info["data"]["fingerprint"] is None:  # imported: its own data is elsewhere, and any text may be read by it
+        check_tokenizer(data, run)
+        return data
     check_same(data, run.info["data"]["fingerprint"], f"the run {run.name!r}")
     return data
+
+
+def check_tokenizer(data: corpora.Prepared, run: Run) -> None:
+    """Raises RunError where the data has another tokenizer than the run."""
+    if data.tokenizer.to_dict() != run.tokenizer.to_dict():
+        raise RunError(
+            f"what is prepared in {DATA} ({data.corpus}) is not in the tokens of the run {run.name!r}.",
+            f"prepare a text with its tokenizer: microformer prepare --tokenizer {run.folder.as_posix()}/tokenizer.json"
+            " --input FILE; or, for eval, name one: --text FILE.",
+        )
 
 
 def check_same(data: corpora.Prepared, fingerprint: str, whose: str) -> None:
@@ -104,4 +117,5 @@ def how_to_prepare(chosen: Settings) -> dict[str, Any]:
         "vocab_size": chosen.model.vocab_size if "vocab_size" in explicit else None,
         "val_fraction": data.val_fraction if "val_fraction" in explicit else None,
         "test_fraction": data.test_fraction if "test_fraction" in explicit else None,
+        "unknown": data.unknown,
     }

@@ -1,13 +1,10 @@
 """From settings to a trained run: prepare if needed, build, train, write down how it ended; or resume."""
 
-import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +14,9 @@ from microformer import baselines, corpora, devices, evaluation, files, own_code
 from microformer.errors import DivergedError, MicroformerError, RunError, SettingsError, TrainingError, notice
 from microformer.models.model import Microformer
 from microformer.models.spec import ModelSpec
-from microformer.pipeline import components, report
-from microformer.pipeline.preparing import check_same, data_of, prepared_data
+from microformer.pipeline import components, report, starting
+from microformer.pipeline.describing import budgets, data_described, described, now
+from microformer.pipeline.preparing import check_same, check_tokenizer, data_of, prepared_data
 from microformer.pipeline.text import generate
 from microformer.runs import Run
 from microformer.settings import BUDGETS, FREQUENCIES, DataSettings, Settings
@@ -53,6 +51,7 @@ def train(
     *,
     run: str | None = None,
     resume: bool = False,
+    start: str | None = None,
     show: bool = True,
     trust_code: bool = False,
     **given: Any,
@@ -63,9 +62,10 @@ def train(
         config: a config file, a run's run.json, or the name of a ready config; None: `config.py` here, or the defaults.
         run: the run's name; None for one made from the corpus's, or, to resume, the latest.
         resume: continue the run where it was last saved. Only budgets and how often things happen may change.
+        start: a run whose model and tokenizer a new training begins with, at its best weights.
         show: whether to print how it goes.
-        trust_code: whether the own components of the run that is resumed or repeated are run even if nothing was
-            trained with them on this machine.
+        trust_code: whether the own components of the run that is resumed, repeated or begun with are run even if
+            nothing was trained with them on this machine.
         given: settings by name, such as `embed_dim=64`; they win over the config.
 
     Returns:
@@ -81,12 +81,17 @@ def train(
             components.notice_changes(found)
             return _resume(found, given, show)
     chosen = settings.resolve(config, given)
+    source = None if start is None else runs.find(start, trust_code=trust_code)
+    if source is not None:
+        chosen = starting.from_run(source, chosen, given)
     _check_budget(chosen)
     if run is not None:
         runs.check_free(run)  # before time goes into the data
-    code = components.read(chosen, config, given, trust_code)
+    code = components.read(chosen, config if source is None else source.folder / "run.json", given, trust_code)
     components.try_out(chosen, code)
     data = prepared_data(chosen)
+    if source is not None:
+        check_tokenizer(data, source)
     if chosen.training.stop_on == "exact_match" and data.example == 1:
         raise SettingsError(
             f"STOP_ON is exact_match, and {data.corpus} is no task: it has no examples to be right or wrong.",
@@ -110,26 +115,19 @@ def train(
         tokenization.save(data.tokenizer, new.folder / "tokenizer.json")
         if replayed:
             files.write_json(new.folder / "schedule.json", asdict(replayed))
+        if source is not None:
+            starting.write_start(new, starting.weights_of(source, spec), chosen)
         new.write_info(
-            {
-                "created": _now(),
-                "settings": chosen.flat(),
-                "model": spec.to_json(),
-                "code": code.hashes,
-                "parameters": Microformer(spec).num_parameters(),
-                "data": {
-                    "fingerprint": data.fingerprint,
-                    "corpus": data.corpus,
-                    "train": data.manifest["train"],
-                    "val": data.manifest["val"],
-                    "test": data.manifest.get("test"),
-                },
-                "compute": compute.reason,
-                "versions": _versions(),
-                "replays_schedule": bool(replayed),
-                "legs": [{"from_step": 0, "from_seconds": 0.0, **_budgets(chosen)}],
-                "ended": None,
-            }
+            described(
+                chosen,
+                spec,
+                Microformer(spec).num_parameters(),
+                data_described(data),
+                code=code.hashes,
+                compute=compute.reason,
+                replays_schedule=bool(replayed),
+                **({} if source is None else {"from": {"run": source.name, "checkpoint": source.chosen}}),
+            )
         )
         return _train(Run(new.folder), data, show)
 
@@ -146,15 +144,20 @@ def _resume(run: Run, given: Mapping[str, Any], show: bool) -> Run:
     if any(name in given for name in BUDGETS):
         after = after.changed({name: 0 for name in BUDGETS if name not in given})
     _check_budget(after)
-    data = data_of(run)
+    first = run.info["data"]["fingerprint"] is None  # imported, and trained on nothing here yet
+    data = prepared_data(Settings().changed({"tokenizer": before.data.tokenizer})) if first else data_of(run)
+    check_tokenizer(data, run)
     leg, ended = run.info["legs"][-1], run.info["ended"]
     if ended and ended["how"] == "diverged":
         raise RunError(
             f"the run {run.name!r} diverged at step {ended['step']:,}, and would again.",
             "start a new one with a lower --learning-rate; this one's last good checkpoint can be used.",
         )
-    more = _budgets(after) != _budgets(before)
-    if ended and ended["how"] != "interrupted":
+    more = budgets(after) != budgets(before)
+    goes_on = (
+        ended and ended["how"] == "imported" and not _budget(before, run.spec, data, leg).used_up(ended["step"], 0.0)
+    )
+    if ended and ended["how"] != "interrupted" and not goes_on:
         # A run that stopped early has budget left: more patience is enough to go on.
         more = more or after.training.patience != before.training.patience
         if more:
@@ -168,8 +171,8 @@ def _resume(run: Run, given: Mapping[str, Any], show: bool) -> Run:
     elif run.index["last"] is None:
         notice(f"the run {run.name!r} was stopped before its first checkpoint; it starts again from step 0.")
     # A budget that changes on the way is a leg too, one that begins where the leg before it began.
-    legs = [*run.info["legs"], {**leg, **_budgets(after)}] if more else run.info["legs"]
-    changed = {**run.info, "settings": after.flat(), "legs": legs, "ended": None}
+    legs = [*run.info["legs"], {**leg, **budgets(after)}] if more else run.info["legs"]
+    changed = {**run.info, "settings": after.flat(), "data": data_described(data), "legs": legs, "ended": None}
     return _train(Run(run.folder), data, show, changed)
 
 
@@ -209,7 +212,7 @@ def _train(run: Run, data: corpora.Prepared, show: bool, changed: Mapping[str, A
             optimizer=Optimizer(model, _recipe(run, compute)),
             average=Average(model, training.averaging),
             batches=_batches(run, data),
-            schedule=components.schedule_of(run.settings, run.code),
+            schedule=components.schedule_of(run.settings, run.code, budget.leg_steps),
             budget=budget,
             plan=Plan(**{name: getattr(training, name) for name in Plan.__dataclass_fields__}),
             device=compute.device,
@@ -231,7 +234,7 @@ def _train(run: Run, data: corpora.Prepared, show: bool, changed: Mapping[str, A
                 how = loop.run()
         except DivergedError:
             position = loop.position
-            ended = {"how": "diverged", "at": _now(), "step": position.step, "seconds": round(position.seconds, 3)}
+            ended = {"how": "diverged", "at": now(), "step": position.step, "seconds": round(position.seconds, 3)}
             run.write_info({**run.info, "ended": ended})
             raise
     return _finish(run, loop, data, how, show)
@@ -292,7 +295,7 @@ def _finish(run: Run, loop: Loop, data: corpora.Prepared, how: str, show: bool) 
     if how != "interrupted":
         sample = _sample(run, data)
         files.write_text(run.folder / "samples.txt", f"step {position.step:,}, {sample}\n")
-    ended = {"how": how, "at": _now(), "step": position.step, "seconds": round(position.seconds, 3)}
+    ended = {"how": how, "at": now(), "step": position.step, "seconds": round(position.seconds, 3)}
     run.write_info({**run.info, "ended": ended, "figures": figures})
     if show:
         report.say_end(run, sample)
@@ -361,12 +364,8 @@ def _generators(device: str) -> list[int]:
     return [torch.cuda.current_device()] if device == "cuda" else []
 
 
-def _budgets(chosen: Settings) -> dict[str, float | int]:
-    return {name: getattr(chosen.training, name) for name in BUDGETS}
-
-
 def _check_budget(chosen: Settings) -> None:
-    if not any(_budgets(chosen).values()):
+    if not any(budgets(chosen).values()):
         raise SettingsError(
             "EPOCHS, MAX_STEPS and MAX_MINUTES are all 0: training would never end.",
             "set one of them, such as --epochs 12.",
@@ -398,6 +397,8 @@ def _replayed(config: str | Path | None, data: corpora.Prepared, given: Mapping[
     if any(name in given for name in (*BUDGETS, *DataSettings.__dataclass_fields__)):
         return None  # another run, with that one's other settings
     first = Run(Path(config).parent)
+    if first.info["data"]["fingerprint"] is None:
+        return None  # imported: it was not trained here
     check_same(data, first.info["data"]["fingerprint"], f"the run {first.name!r}")
     if len(first.info["legs"]) > 1:
         notice(f"the budget of the run {first.name!r} was changed on its way; this one runs in one go.")
@@ -458,20 +459,3 @@ def _interruption() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _versions() -> dict[str, str]:
-    try:
-        own = version("microformer")
-    except PackageNotFoundError:  # run from a folder, not installed
-        own = "unknown"
-    return {
-        "microformer": own,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

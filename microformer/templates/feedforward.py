@@ -32,7 +32,7 @@ class MyFeedforward(FeedForward):
         super().__init__()
         # Linear draws its start from the model's seed; 0 for the matrix that adds to the stream.
         self.W_in = Linear(model.embed_dim, model.ff_dim, bias=model.bias, std=model.embed_dim**-0.5)
-        self.W_out = Linear(model.ff_dim, model.embed_dim, bias=model.bias, std=0.0)
+        self.W_out = Linear(model.ff_dim, model.embed_dim, bias=model.bias, std=0.0, writes=True)
         self.slope = nn.Parameter(torch.full((model.ff_dim,), float(slope)))
 
     def forward(

@@ -11,16 +11,22 @@ from typing import Any
 from microformer import files
 from microformer.errors import DataError, SettingsError, nearest
 from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown
-from microformer.tokenization.documents import KEY, WithEnd
-from microformer.tokenization.published import load_published
+from microformer.tokenization.documents import KEY as END_KEY
+from microformer.tokenization.documents import WithEnd
+from microformer.tokenization.padding import KEY as PADDING_KEY
+from microformer.tokenization.padding import Padded
+from microformer.tokenization.published import is_own, load_published
 
 __all__ = [
-    "KINDS", "LEARNED", "StreamDecoder", "Tokenizer", "Unknown", "from_dict", "load", "load_published", "save", "train",
+    "KINDS", "LEARNED", "Padded", "StreamDecoder", "Tokenizer", "Unknown", "WithEnd", "from_dict", "load",
+    "load_published", "save", "train",
 ]  # fmt: skip
 
 KINDS = ("char", "byte", "bpe", "wordpiece", "unigram")
 # Those whose vocabulary is learned, to a size.
 LEARNED = ("bpe", "wordpiece", "unigram")
+# Those that others trained.
+_PUBLISHED = ("gpt1", "huggingface")
 
 
 def train(
@@ -41,11 +47,14 @@ def train(
         SettingsError: there is no such kind, or it can't have this size.
         DataError: a text that this kind can't use.
     """
+    if kind not in KINDS and files.is_path(kind):
+        there = load_published(Path(kind))
+        # What this program saved is taken as it is: a model may know it that has no other ids.
+        whole = not documents or there.end_of_document is not None or is_own(Path(kind))
+        return there if whole else WithEnd(there)
     if documents:
         inner = train(kind, chunks, vocab_size and vocab_size - 1, alphabet)
         return inner if inner.end_of_document is not None else WithEnd(inner)
-    if kind not in KINDS and files.is_path(kind):
-        return load_published(Path(kind))
     return _named(kind).train(chunks, vocab_size, alphabet)
 
 
@@ -55,11 +64,14 @@ def from_dict(data: Any) -> Tokenizer:
     Raises:
         DataError: it is no tokenizer's.
     """
-    if not isinstance(data, dict) or data.get("kind") not in (*KINDS, "gpt1"):
+    if not isinstance(data, dict) or data.get("kind") not in (*KINDS, *_PUBLISHED):
         kind = data.get("kind") if isinstance(data, dict) else None
         raise DataError(f"this is no tokenizer: its kind is {kind!r}, not one of {', '.join(KINDS)}.")
-    tokenizer = _named(data["kind"]).from_dict(data)
-    return WithEnd(tokenizer, data[KEY]) if isinstance(data.get(KEY), int) else tokenizer
+    if isinstance(data.get(PADDING_KEY), int):
+        return Padded.from_dict(data)
+    if isinstance(data.get(END_KEY), int):
+        return WithEnd.from_dict(data)
+    return _named(data["kind"]).from_dict(data)
 
 
 def load(path: Path) -> Tokenizer:
@@ -111,6 +123,10 @@ def _named(kind: str) -> type[Tokenizer]:
             from microformer.tokenization.gpt1 import GPT1Tokenizer
 
             return GPT1Tokenizer
+        case "huggingface":
+            from microformer.tokenization.library import LibraryTokenizer
+
+            return LibraryTokenizer
     meant = nearest(kind, KINDS)
     known = f"the kinds are {', '.join(KINDS)}."
     raise SettingsError(f'there is no tokenizer "{kind}".', f'did you mean "{meant}"? {known}' if meant else known)

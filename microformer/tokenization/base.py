@@ -8,12 +8,15 @@ import codecs
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import numpy as np
 from jaxtyping import Integer
 
 from microformer.errors import DataError
+
+if TYPE_CHECKING:
+    import tokenizers
 
 Unknown = Literal["error", "skip", "replace"]
 # What may stand for a character that a vocabulary lacks: the plain form of marks that typesetters and phones put in.
@@ -78,19 +81,22 @@ class Tokenizer(ABC):
             DataError: characters that the vocabulary lacks, named, unless they are skipped.
         """
 
-    def encode_documents(self, pieces: Iterable[tuple[str, bool]]) -> Iterator[Integer[np.ndarray, "token"]]:
+    def encode_documents(
+        self, pieces: Iterable[tuple[str, bool]], unknown: Unknown = "error"
+    ) -> Iterator[Integer[np.ndarray, "token"]]:
         """The ids of a text in documents, with the end of a document after each where there is a token for it.
 
         Args:
             pieces: consecutive parts, and whether a document ends after each. None goes over an end.
+            unknown: as for `encode_chunks`.
         """
         if self.end_of_document is None:
-            yield from self.encode_chunks(text for text, _ in pieces)
+            yield from self.encode_chunks((text for text, _ in pieces), unknown)
             return
         left, end = iter(pieces), np.array([self.end_of_document], self.dtype)
         for first in left:
             document = _Document(first, left)
-            yield from self.encode_chunks(document)
+            yield from self.encode_chunks(document, unknown)
             if document.ended:
                 yield end
 
@@ -109,6 +115,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def decoder(self) -> StreamDecoder:
         """A decoder for ids that come one at a time; all it gives, joined, is what `decode` gives."""
+
+    @abstractmethod
+    def to_library(self) -> "tokenizers.Tokenizer":
+        """The same tokenizer as Hugging Face's `tokenizers` runs it, its decoder with it."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from microformer.errors import DataError, SettingsError
 from microformer.tokenization.base import ByteStreamDecoder, StreamDecoder, Tokenizer, Unknown, utf8
+from microformer.tokenization.byte import shown_bytes
 from microformer.tokenization.cutting import cut
+from microformer.tokenization.documents import END
 from microformer.tokenization.words import Words, ids_by
 
 SMALLEST = 256
-# GPT-2's token for the end of a document.
-END = "<|endoftext|>"
 _SMALLEST_CHOSEN = 512
 _LARGEST_CHOSEN = 8192
 
@@ -37,7 +37,7 @@ class BpeTokenizer(Tokenizer):
 
     def __init__(self, backend: tokenizers.Tokenizer):
         self._backend = backend
-        byte_of = {shown: value for value, shown in enumerate(_shown_bytes())}
+        byte_of = {shown: value for value, shown in enumerate(shown_bytes())}
         vocab = backend.get_vocab()
         tokens = sorted(vocab, key=vocab.__getitem__)
         if {*byte_of, *"".join(tokens)} != {*byte_of} or sorted(vocab.values()) != list(range(len(vocab))):
@@ -107,6 +107,9 @@ class BpeTokenizer(Tokenizer):
     def decoder(self) -> StreamDecoder:
         return ByteStreamDecoder(self, self._pieces)
 
+    def to_library(self) -> tokenizers.Tokenizer:
+        return self._backend
+
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "tokenizer": json.loads(self._backend.to_str())}
 
@@ -131,10 +134,3 @@ def _shortened(backend: tokenizers.Tokenizer, vocab_size: int) -> tokenizers.Tok
     vocab = {token: index for token, index in model["vocab"].items() if index < vocab_size}
     merges = [tuple(pair) for pair in model["merges"] if "".join(pair) in vocab]
     return byte_level(models.BPE(vocab, merges))
-
-
-def _shown_bytes() -> list[str]:
-    """The character that GPT-2's vocabulary writes for each byte: its own if that can be seen, else one from 256 up."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(value) if value in printable else chr(next(others)) for value in range(256)]

@@ -4,7 +4,7 @@ Nothing is lost and nothing is learned; a character that the training text never
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 from jaxtyping import Integer
@@ -12,6 +12,13 @@ from jaxtyping import Integer
 from microformer.errors import DataError
 from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown, known, unknown_characters, utf8
 
+if TYPE_CHECKING:
+    import tokenizers
+
+# How Hugging Face's library is told to cut a text into characters.
+LIBRARY_SPLIT: dict[str, Any] = {
+    "type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False
+}  # fmt: skip
 _CODE_POINTS = 0x110000
 # Pieces that stay in a core's cache while they are looked up.
 _BLOCK = 1 << 16
@@ -84,6 +91,16 @@ class CharTokenizer(Tokenizer):
 
     def decoder(self) -> StreamDecoder:
         return _CharStreamDecoder(self)
+
+    def to_library(self) -> "tokenizers.Tokenizer":
+        import tokenizers
+        from tokenizers import Regex, decoders, models, pre_tokenizers
+
+        # Each character a word; it has no token for unknown ones, and refuses them.
+        made = tokenizers.Tokenizer(models.WordLevel(self.to_dict()["vocab"], ""))
+        made.pre_tokenizer = pre_tokenizers.Split(Regex(LIBRARY_SPLIT["pattern"]["Regex"]), "isolated")
+        made.decoder = decoders.Fuse()
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "vocab": {character: index for index, character in enumerate(self.alphabet)}}

@@ -5,14 +5,19 @@ vocabulary that has such a token (GPT-2's <|endoftext|>) keeps its own.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 from jaxtyping import Integer
 
-from microformer.errors import DataError
+from microformer.errors import DataError, SettingsError
 from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown
 
+if TYPE_CHECKING:
+    import tokenizers
+
+# GPT-2's name for it.
+END = "<|endoftext|>"
 # Where its id stands in what `to_dict` gives.
 KEY = "end_of_document"
 
@@ -36,7 +41,9 @@ class WithEnd(Tokenizer):
 
     @classmethod
     def train(cls, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> "WithEnd":
-        raise NotImplementedError("microformer.tokenization.train says which kind")
+        raise SettingsError(
+            "a token for the end of a document is beside those of a kind, and is not trained.", "train the kind."
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -56,12 +63,23 @@ class WithEnd(Tokenizer):
     def decoder(self) -> StreamDecoder:
         return _EndingDecoder(self)
 
+    def to_library(self) -> "tokenizers.Tokenizer":
+        import tokenizers
+
+        made = self.inner.to_library()
+        if self.end_of_document == self.inner.vocab_size:
+            made = tokenizers.Tokenizer.from_str(made.to_str())
+            made.add_special_tokens([tokenizers.AddedToken(END, normalized=False, special=True)])
+        return made
+
     def to_dict(self) -> dict[str, Any]:
         return {**self.inner.to_dict(), KEY: self.end_of_document}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "WithEnd":
-        raise NotImplementedError("microformer.tokenization.from_dict knows the kinds")
+        from microformer import tokenization  # which knows the kinds, and imports this
+
+        return cls(tokenization.from_dict({name: data[name] for name in data.keys() - {KEY}}), data[KEY])
 
 
 class _EndingDecoder(StreamDecoder):

@@ -77,6 +77,9 @@ class GPT1Tokenizer(Tokenizer):
     def decoder(self) -> StreamDecoder:
         return _SpaceLater(self)
 
+    def to_library(self) -> tokenizers.Tokenizer:
+        return self._backend
+
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "vocab": self._vocab, "merges": [list(pair) for pair in self._merges]}
 

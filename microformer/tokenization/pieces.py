@@ -18,7 +18,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 import tokenizers
 from jaxtyping import Integer
-from tokenizers import Regex, normalizers, pre_tokenizers
+from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
 from microformer.errors import DataError, SettingsError
 from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown, known, utf8
@@ -123,6 +123,16 @@ class PieceTokenizer(Tokenizer):
     def decoder(self) -> StreamDecoder:
         return _PieceStreamDecoder(self)
 
+    def to_library(self) -> tokenizers.Tokenizer:
+        made = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        # Each token without the mark of one that goes on, ▁ as a space, and all of them joined.
+        made.decoder = decoders.Sequence([*self._unmarked(), decoders.Replace(SPACE, " "), decoders.Fuse()])
+        return made
+
+    def _unmarked(self) -> list[decoders.Decoder]:
+        """What takes from a token the mark of one that goes on."""
+        return []
+
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "tokenizer": json.loads(self._backend.to_str())}
 
@@ -167,6 +177,9 @@ def backend(model: tokenizers.models.Model) -> tokenizers.Tokenizer:
         ]
     )
     return made
+
+
+PRE_TOKENIZER: dict[str, Any] = json.loads(backend(tokenizers.models.BPE()).to_str())["pre_tokenizer"]
 
 
 def _read(kept: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 
 import tokenizers
-from tokenizers import models, trainers
+from tokenizers import Regex, decoders, models, trainers
 
 from microformer.tokenization.pieces import LONGEST_WORD, SPACE, PieceTokenizer, backend
 
@@ -36,6 +36,9 @@ class WordPieceTokenizer(PieceTokenizer):
     @staticmethod
     def _text_of(token: str) -> str:
         return token.removeprefix(_GOES_ON) if len(token) > len(_GOES_ON) else token
+
+    def _unmarked(self) -> list[decoders.Decoder]:
+        return [decoders.Replace(Regex(f"^{_GOES_ON}(?=.)"), "")]
 
     @staticmethod
     def _fewest(alphabet: str) -> int:

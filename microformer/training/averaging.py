@@ -57,7 +57,7 @@ class Average:
         return {**self.averaged, "updates": torch.tensor(self.updates)} if self.decay else {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes on from a saved average."""
+        """Goes on from a saved average; from the weights as they are, where none was saved."""
         for name, averaged in self.averaged.items():
-            averaged.copy_(state[name])
-        self.updates = int(state["updates"]) if self.decay else 0
+            averaged.copy_(state[name] if state else self.weights[name].detach())
+        self.updates = int(state["updates"]) if self.decay and state else 0

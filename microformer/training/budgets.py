@@ -42,8 +42,8 @@ class Budget:
         if self.recorded is not None:
             return self.recorded.progress[step] if step < len(self.recorded.progress) else 1.0
         shares = []
-        if self.steps is not None:
-            shares.append((step - self.from_step) / max(1, self.steps - self.from_step))
+        if self.leg_steps is not None:
+            shares.append((step - self.from_step) / self.leg_steps)
         if self.seconds is not None:
             shares.append((seconds - self.from_seconds) / max(1e-9, self.seconds - self.from_seconds))
         return max(shares)
@@ -52,6 +52,11 @@ class Budget:
         """Whether a leg that begins here would have nothing to use."""
         limits = [(self.steps, step), (self.seconds, seconds)]
         return any(limit is not None and used >= limit for limit, used in limits)
+
+    @property
+    def leg_steps(self) -> int | None:
+        """How many steps the leg has; None where the clock alone ends it."""
+        return None if self.steps is None else max(1, self.steps - self.from_step)
 
     @property
     def on_the_clock(self) -> bool:

@@ -177,11 +177,9 @@ class Loop:
         depth = self.model.spec.depth
         self.remembered = {part: State.from_tensors(inner, depth).to(self.device) for part, inner in memories.items()}
         torch.set_rng_state(parts["rng"]["cpu"])
-        match torch.device(self.device).type:
-            case "cuda":
-                torch.cuda.set_rng_state(parts["rng"]["cuda"])
-            case "mps":
-                torch.mps.set_rng_state(parts["rng"]["mps"])
+        kind = torch.device(self.device).type
+        if kind in parts["rng"] and kind != "cpu":  # not in a start, nor in a run that was begun on a CPU
+            {"cuda": torch.cuda.set_rng_state, "mps": torch.mps.set_rng_state}[kind](parts["rng"][kind])
         self.record = Record(tensors["schedule"].tolist(), tensors["validated"].tolist())
         self.position = Position(**plain["position"])
         for observer in self.observers:
@@ -328,6 +326,23 @@ class Loop:
         if which == "last":
             self._saved_at = self.position.seconds
         self._speed_from = (time.perf_counter(), self.position.tokens)
+
+
+def start_state(
+    position: Position, seed: int, optimizer: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What a `Loop.state` would be of a training that begins at weights that are there.
+
+    Args:
+        position: where it stands.
+        seed: of dropout.
+        optimizer: what is remembered of each parameter, as an `Optimizer` has it; empty for nothing.
+    """
+    tensors = {f"optimizer/{name}": value for name, value in optimizer.items()}
+    tensors["rng/cpu"] = torch.Generator().manual_seed(seed).get_state()
+    tensors["schedule"] = torch.zeros(0, dtype=torch.float64)
+    tensors["validated"] = torch.zeros(0, dtype=torch.int64)
+    return tensors, {"position": asdict(position), "observers": {}}
 
 
 def _not_finite(what: str, step: int) -> DivergedError:

@@ -60,7 +60,7 @@ class Optimizer:
 
     def __init__(self, model: Microformer, recipe: Recipe):
         self.named = dict(model.named_parameters())
-        self.highest, tables, unembedding = _rates(recipe, _WIDTH / model.spec.embed_dim)
+        self.highest, tables, unembedding = _rates(recipe, model.spec.embed_dim)
         matrices, rest = _groups(model, recipe.weight_decay, self.highest, tables, unembedding)
         self.parts: list[Rule]
         match recipe.kind:
@@ -105,15 +105,21 @@ class Optimizer:
             owner[id(parameter)].state[parameter][what] = value.clone().to(parameter.device)
 
 
-def _rates(recipe: Recipe, narrower: float) -> tuple[float, float, float]:
+def usual_rate(kind: str, width: int) -> float:
+    """What the rate `auto` is of muon or adamw, for a model of a width."""
+    return _MUON_RATE if kind == "muon" else _ADAMW_RATE * min(1.0, _WIDTH / width)
+
+
+def _rates(recipe: Recipe, width: int) -> tuple[float, float, float]:
     """The highest rates: of matrices, of embeddings, gains and biases, and of the unembedding.
 
-    narrower: how much narrower the model is than the one whose rates are known.
+    width: the model's.
     """
-    adamw = _ADAMW_RATE * min(1.0, narrower)
+    adamw = usual_rate("adamw", width)
+    narrower = _WIDTH / width
     match recipe.kind:
         case "muon":
-            rate = _MUON_RATE if recipe.rate == "auto" else recipe.rate
+            rate = usual_rate("muon", width) if recipe.rate == "auto" else recipe.rate
             return rate, rate * _TABLES_SHARE, rate * _UNEMBEDDING_SHARE * min(1.0, narrower)
         case "adamw":
             rate = adamw if recipe.rate == "auto" else recipe.rate

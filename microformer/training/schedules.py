@@ -15,6 +15,9 @@ class Schedule(ABC):
         warmup: share of the run in which the rate rises linearly from 0.
     """
 
+    # The share that is left at the end: what `share` gives is taken of the rest.
+    floor: float = 0.0
+
     def __init__(self, warmup: float):
         self.warmup = warmup
 
@@ -29,7 +32,8 @@ class Schedule(ABC):
     def rate(self, progress: float) -> float:
         """The rate at a moment of the run, as a share of the highest. progress: 0 at the start, 1 at the end."""
         progress = min(max(progress, 0.0), 1.0)
-        return min(progress / self.warmup if progress < self.warmup else 1.0, self.share(progress))
+        risen = progress / self.warmup if progress < self.warmup else 1.0
+        return min(risen, self.floor + (1 - self.floor) * self.share(progress))
 
     def left(self, progress: float) -> float:
         """How much is left of the run after the warm-up: 1 until the warm-up ends, 0 at the end of the run."""

@@ -11,6 +11,7 @@ from microformer.models.grammar import one, per_layer
 from microformer.models.spec import ATTENTION as WORDS
 from microformer.models.spec import (
     FEEDFORWARD,
+    INIT,
     MEMORY,
     NORM,
     NORM_PLACEMENT,
@@ -38,6 +39,7 @@ CHOICES = {
     "loops": (1, 2),
     "memory": ("none", "xl(5)", "compressive(3, 4, 2)", "recurrent(2)", "tokens(2)", "knn(12, 3)"),
     "embed_scale": (1.0, 4.0),
+    "init": INIT,
     "tie_embeddings": (False, True),
     "bias": (False, True),
     "dropout": (0.0, 0.2),

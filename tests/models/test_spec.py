@@ -15,6 +15,7 @@ from microformer.models.grammar import Own, one, own, per_layer
 from microformer.models.spec import (
     ATTENTION,
     FEEDFORWARD,
+    INIT,
     KNN,
     NORM,
     NORM_PLACEMENT,
@@ -83,6 +84,7 @@ def parts_of_a_model(draw):
         "attention_dropout": draw(st.floats(0, 0.999)),
         "output_gate": draw(st.booleans()),
         "norm_placement": draw(st.sampled_from(NORM_PLACEMENT)),
+        "init": draw(st.sampled_from(INIT)),
         "residual_scalars": draw(st.booleans()),
         "embed_scale": draw(positive),
         "loops": draw(st.integers(1, 1000)),

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -161,6 +162,32 @@ def test_a_model_is_trained_on_a_published_vocabulary_and_keeps_it(gpt2, gpt1, t
     assert command("eval", "two") == 2  # what is in data/ now has the other's vocabulary
 
 
+def test_the_text_is_prepared_again_only_where_the_vocabulary_at_the_path_is_another(
+    gpt2, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    without_picture_and_sample(monkeypatch)
+    Path("book.txt").write_text(book())
+    for name in ("here", "there"):
+        shutil.copytree(gpt2[0], name)
+    assert train(tokenizer="./here", max_steps=1) == 0
+    capsys.readouterr()
+
+    assert train(tokenizer="./here", max_steps=1) == 0
+    assert train(tokenizer="./there", max_steps=1) == 0  # the same, elsewhere
+    assert "preparing" not in capsys.readouterr().err
+
+    (shrunk,) = Path("here").glob("merges.txt")
+    shrunk.write_text("\n".join(shrunk.read_text("utf-8").split("\n")[:-20]), "utf-8")
+    assert train(tokenizer="./here", max_steps=1) == 0
+    assert "./here is another tokenizer than when it was last prepared" in capsys.readouterr().err
+
+    shutil.rmtree("here")
+    assert train(tokenizer="./here", max_steps=1) == 0  # what is prepared is all that is left of it
+    assert train(tokenizer="char", max_steps=1) == 0
+    assert train(tokenizer="./here", max_steps=1) == 2  # and now nothing is
+
+
 @pytest.mark.parametrize(
     ("made", "said"),
     [
@@ -173,7 +200,9 @@ def test_a_model_is_trained_on_a_published_vocabulary_and_keeps_it(gpt2, gpt1, t
         ({"vocab.json": '{"a": 0}', "merges.txt": "a b\n"}, "don't fit its vocabulary"),
         ({"vocab.json": '{"a', "merges.txt": ""}, "is damaged"),
         ({"tokenizer.json": "{}"}, "holds no tokenizer"),
-        ({"tokenizer.json": '{"model": {"type": "WordLevel"}}'}, "of a kind 'WordLevel' that can't be run here"),
+        ({"tokenizer.json": '{"model": {"type": "WordLevel"}}'}, "can't be built"),
+        ({"tokenizer.json": '{"model": {"type": "Unheard-of"}}'}, "can't be built"),
+        ({"tokenizer.model": "x"}, "holds no tokenizer that can be read here"),
         ({"tokenizer.json": '{"model": {"type": "BPE", "vocab": {}, "merges": 3}}'}, "can't be built"),
     ],
 )

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from microformer.models.linear import exporting
+
 _FEW = 2**9
 
 
@@ -25,6 +27,7 @@ def gelu_tanh(x: Tensor) -> Tensor:
 def gelu(x: Tensor) -> Tensor:
     """x Φ(x). On a CPU PyTorch hands float32 to oneDNN: the fastest for many numbers, and for one token's it takes
     longer to begin than all of them take in double."""
-    if x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() <= _FEW and not torch.is_grad_enabled():
+    on_cpu = x.dtype == torch.float32 and x.device.type == "cpu" and not exporting()
+    if on_cpu and x.numel() <= _FEW and not torch.is_grad_enabled():
         return F.gelu(x.double()).float()
     return F.gelu(x)

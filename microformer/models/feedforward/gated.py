@@ -28,7 +28,7 @@ class Gated(FeedForward):
         self.act = {"silu": F.silu, "gelu": gelu}[activation]
         self.W_gate = Linear(embed_dim, ff_dim, bias=bias, std=embed_dim**-0.5)
         self.W_in = Linear(embed_dim, ff_dim, bias=bias, std=embed_dim**-0.5)
-        self.W_out = Linear(ff_dim, embed_dim, bias=bias, std=0.0)
+        self.W_out = Linear(ff_dim, embed_dim, bias=bias, std=0.0, writes=True)
 
     def forward(
         self, x: Float[Tensor, "batch pos d_model"], tap: Scope

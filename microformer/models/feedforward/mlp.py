@@ -27,7 +27,7 @@ class MLP(FeedForward):
         super().__init__()
         self.act = {"gelu": gelu, "gelu_tanh": gelu_tanh, "relu": torch.relu, "relu2": relu2}[activation]
         self.W_in = Linear(embed_dim, ff_dim, bias=bias, std=embed_dim**-0.5)
-        self.W_out = Linear(ff_dim, embed_dim, bias=bias, std=0.0)
+        self.W_out = Linear(ff_dim, embed_dim, bias=bias, std=0.0, writes=True)
 
     def forward(
         self, x: Float[Tensor, "batch pos d_model"], tap: Scope

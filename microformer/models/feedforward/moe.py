@@ -42,7 +42,7 @@ class MoE(FeedForward):
         # The experts' matrices stand on one another.
         self.W_gate = Linear(embed_dim, *[ff_dim] * experts, bias=bias, std=embed_dim**-0.5)
         self.W_in = Linear(embed_dim, *[ff_dim] * experts, bias=bias, std=embed_dim**-0.5)
-        self.W_out = Linear(ff_dim, *[embed_dim] * experts, bias=bias, std=0.0)
+        self.W_out = Linear(ff_dim, *[embed_dim] * experts, bias=bias, std=0.0, writes=True)
 
     def forward(
         self, x: Float[Tensor, "batch pos d_model"], tap: Scope

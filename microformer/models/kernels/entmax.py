@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from microformer.models.kernels.base import Kernel
+from microformer.models.linear import exporting
 from microformer.models.spec import ModelSpec
 
 # Rows a CPU solves at a time: what is looked at again and again then stays in its cache, which is seven times as fast.
 _ROWS = 2048
+_LONGEST = 2**24
 
 
 class Entmax(Kernel):
@@ -42,7 +44,7 @@ def entmax(scores: Tensor, alpha: float) -> Tensor:
         scores: any shape.
         alpha: 1.5 or 2.
     """
-    return _Entmax.apply(scores, alpha)  # type: ignore[return-value]
+    return _solved(scores, alpha) if exporting() else _Entmax.apply(scores, alpha)  # type: ignore[return-value]
 
 
 class _Entmax(torch.autograd.Function):
@@ -78,21 +80,44 @@ def _solved(scores: Tensor, alpha: float) -> Tensor:
     Σ p − 1 is convex in τ and falls; from a τ that is too small, every step lands nearer and none too far. There are as
     many rounds as the worst row of n scores can need in float32; most need five.
     """
-    power = round(1 / (alpha - 1))
     x = scores * (alpha - 1)
     x = x - x.amax(-1, keepdim=True)
     tau = torch.full_like(x[..., :1], -1.0)
-    enough = 2 * torch.finfo(x.dtype).eps
-    for _ in range(2 * math.ceil(math.log2(x.shape[-1] + 1)) + 12):
-        r = (x - tau).clamp_min_(0)
-        total = r.sum(-1, keepdim=True)
-        # At α = 2 the sum of p is Σ r and its slope the support's size; at 1.5 they are Σ r² and 2 Σ r.
-        if power == 1:
-            excess, slope = total - 1, (r > 0).sum(-1, keepdim=True)
-        else:
-            excess, slope = r.square().sum(-1, keepdim=True) - 1, 2 * total
-        open_rows = excess > enough
-        tau = tau + open_rows * (excess / slope)
-        if _on_cpu(x) and not bool(open_rows.any()):
-            break
-    return (x - tau).clamp_min_(0) ** power
+    if exporting():
+        tau = _looped(x, tau, alpha)
+    else:
+        for _ in range(_rounds(x.shape[-1])):
+            tau, open_rows = _nearer(x, tau, alpha)
+            if _on_cpu(x) and not bool(open_rows.any()):
+                break
+    return (x - tau).clamp_min_(0) ** round(1 / (alpha - 1))
+
+
+def _rounds(n: int) -> int:
+    return 2 * math.ceil(math.log2(n + 1)) + 12
+
+
+def _nearer(x: Tensor, tau: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """τ after a round more, and which rows were still open before it."""
+    r = (x - tau).clamp_min_(0)
+    total = r.sum(-1, keepdim=True)
+    # At α = 2 the sum of p is Σ r and its slope the support's size; at 1.5 they are Σ r² and 2 Σ r.
+    if alpha == 2:
+        excess, slope = total - 1, (r > 0).sum(-1, keepdim=True)
+    else:
+        excess, slope = r.square().sum(-1, keepdim=True) - 1, 2 * total
+    open_rows = excess > 2 * torch.finfo(x.dtype).eps
+    return tau + open_rows * (excess / slope), open_rows
+
+
+def _looped(x: Tensor, tau: Tensor, alpha: float) -> Tensor:
+    """The τ of all rows, as a loop that can be written down: the numbers end it, or the rounds of the longest row."""
+
+    def again(tau: Tensor, open_rows: Tensor, left: Tensor) -> Tensor:
+        return open_rows.any() & (left > 0)
+
+    def nearer(tau: Tensor, open_rows: Tensor, left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return *_nearer(x, tau, alpha), left - 1
+
+    all_open = torch.ones_like(tau, dtype=torch.bool)
+    return torch.while_loop(again, nearer, (tau, all_open, torch.tensor(_rounds(_LONGEST))))[0]

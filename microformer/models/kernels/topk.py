@@ -8,8 +8,10 @@ Among equals the choice is PyTorch's; exactly k keys are kept wherever there are
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from microformer.models.kernels.base import Kernel
+from microformer.models.linear import exporting
 from microformer.models.spec import ModelSpec
 
 
@@ -25,5 +27,10 @@ class TopK(Kernel):
         self.k = k
 
     def pattern(self, scores: Tensor) -> Tensor:
+        if exporting():  # with k more that nobody sees there always are k
+            return self._shares(F.pad(scores, (0, self.k), value=float("-inf")))[..., : -self.k]
+        return self._shares(scores)
+
+    def _shares(self, scores: Tensor) -> Tensor:
         highest, places = scores.topk(min(self.k, scores.shape[-1]), dim=-1, sorted=False)
         return torch.zeros_like(scores).scatter(-1, places, torch.softmax(highest, dim=-1))

@@ -1,4 +1,4 @@
-"""A hub on this machine with datasets in Parquet files: as much of its interface as a streaming reader asks for."""
+"""A hub on this machine with datasets in Parquet files and models: as much of its interface as readers ask for."""
 
 import hashlib
 import io
@@ -39,9 +39,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer_to(self, method, body=b""):
         path = unquote(urlsplit(self.path).path)
         self.asked.append(f"{method} {path}")
-        if found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+        if found := re.fullmatch(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             self._file(found[1], found[2], method)
-        elif (found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(/.*)?", path)) and found[1] in self.datasets:
+        elif (found := re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)(/.*)?", path)) and found[
+            1
+        ] in self.datasets:
             self._about(found[1], found[2] or "", body)
         else:
             self._error(404, "RepoNotFound")
@@ -118,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
 def hub_of(datasets):
     """Yields the address, what it was asked for, and how often a file is to be refused.
 
-    datasets: for each name, its files.
+    datasets: for each dataset's or model's name, its files.
     """
     handler = type("Handler", (_Handler,), {"datasets": datasets, "asked": [], "faults": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
