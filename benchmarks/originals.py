@@ -1,6 +1,6 @@
 """From GPT-1 to Llama and on to the default, one setting at a time: what each does to the loss, and what it costs.
 
-Four layers, 128 wide, context 128, 400 steps of 32 sequences of Tiny Shakespeare, AdamW to 0.002 with a warm-up of a
+Two layers, 128 wide, context 128, 400 steps of 32 sequences of Tiny Shakespeare, AdamW to 0.002 with a warm-up of a
 tenth, no dropout; three seeds. Each line is the one above it with one change; the difference is to that line, with its
 95% interval (docs/experiments.md says how). One thread, kept on a core of its own (`taskset -c 1`).
 
@@ -23,7 +23,7 @@ import measure as shared
 TITLE = "The originals"
 BASE: dict[str, Any] = {
     "corpus": "tinyshakespeare", "threads": 1, "eval_every": 1_000_000, "snapshots": False, "epochs": 0.0,
-    "max_steps": 400, "num_layers": 4, "optimizer": "adamw", "learning_rate": 0.002, "warmup": 0.1,
+    "max_steps": 400, "optimizer": "adamw", "learning_rate": 0.002, "warmup": 0.1,
     "weight_decay": 0.1, "ff_dim": 512, "feedforward": "gelu_tanh", "positions": "learned", "norm": "layernorm",
     "norm_placement": "post", "qk_norm": False, "tie_embeddings": True, "bias": True, "init": "normal",
     "precision": "float32",

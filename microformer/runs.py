@@ -390,7 +390,10 @@ def save_tensors(tensors: Mapping[str, "Tensor"], path: Path, about: Mapping[str
 
     try:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        path.touch()
+        may = path.stat().st_mode
         save_file(plain, path, dict(about)) if about else save_file(plain, path)
+        path.chmod(may)  # the library's own file is for its owner alone
     except SafetensorError as error:
         raise FileError(
             f"can't write {path}: {error}.", "free some space on that disk; what was saved before is untouched."

@@ -4,7 +4,8 @@
 
 Any batch, and any length up to the context: more tokens fail there, for two shapes don't meet. PyTorch's exporter
 follows the model's own code, every attention by its formula (kernels/base.py) and not by a road that is faster for some
-lengths. The file has no state: nothing is remembered from call to call, and each is given the whole text.
+lengths. The file has no state: nothing is remembered from call to call, and each is given the whole text. The tokenizer
+goes along in its metadata, as `tokenizers` has it.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from microformer.errors import SettingsError
 from microformer.models import grammar
 from microformer.models.model import Microformer
 from microformer.models.spec import MEMORY
+from microformer.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from torch.onnx import ONNXProgram
@@ -32,12 +34,13 @@ if TYPE_CHECKING:
 _MOST_BYTES = 2**31 - 2**26
 
 
-def write(path: Path, model: Microformer) -> None:
+def write(path: Path, model: Microformer, tokenizer: Tokenizer) -> None:
     """Writes a model, in float32.
 
     Args:
         path: where to; what is there is replaced.
         model: stays as it is.
+        tokenizer: goes along in the file's metadata, as the library `tokenizers` has it.
 
     Raises:
         SettingsError: a component can't be written down, or is remembered between calls; the weights are too many for
@@ -61,6 +64,7 @@ def write(path: Path, model: Microformer) -> None:
         raise _refused(model, error) from error
     # Of each step it says where in our files, on this machine, it was taken.
     ClearMetadataAndDocStringPass()(program.model)
+    program.model.metadata_props["tokenizer"] = tokenizer.to_library().to_str()
     program.save(path)
 
 

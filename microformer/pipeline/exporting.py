@@ -41,7 +41,7 @@ def export(run: Run, to: str, output: Path | None = None) -> Path:
                 gguf.write(file, run.spec, parameters, run.tokenizer, run.name)
         case "onnx":
             with run.explained(), files.atomic_file(path) as file:
-                onnx.write(file, run.model)
+                onnx.write(file, run.model, run.tokenizer)
     return path
 
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 import jaxtyping
 import onnxruntime
 import pytest
+import tokenizers
 import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 
+from microformer import tokenization
 from microformer.errors import SettingsError
 from microformer.exchange import onnx
 from microformer.models.kernels import Kernel
@@ -43,6 +45,7 @@ CASES = {
     },
 }  # fmt: skip
 EVERY_CASE = pytest.mark.parametrize("case", CASES)
+KNOWN = tokenization.train("char", ["".join(map(chr, range(0x3B1, 0x3B1 + VOCAB)))])
 OWN = {"MyAttention": MyAttention}
 TOLERANCE = 1e-4
 # The oldest PyTorch's exporter can't; it is refused, which is tested everywhere.
@@ -65,7 +68,7 @@ def write(path, model):
     """Writes without the tests' checks of types: the exporter's lengths are symbols and no numbers."""
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
-        onnx.write(path, model)
+        onnx.write(path, model, KNOWN)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
 
@@ -125,6 +128,14 @@ def test_more_tokens_than_the_context_fail(exported, case):
 
     with pytest.raises((Fail, InvalidArgument)):
         runtime.logits(random_ids(2, model.spec.max_seq_len + 1))
+
+
+@EXPORTS
+def test_the_tokenizer_is_in_the_file(exported):
+    _, runtime = exported("gpt2")
+    inside = tokenizers.Tokenizer.from_str(runtime.session.get_modelmeta().custom_metadata_map["tokenizer"])
+    assert inside.encode("αβγ").ids == [0, 1, 2]
+    assert inside.decode([2, 1]) == "γβ"
 
 
 @EXPORTS

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from microformer.models.linear import exporting
 from microformer.models.positions.base import Order
 from microformer.models.spec import ModelSpec
 from microformer.models.state import KVCache, LayerState
@@ -72,6 +73,8 @@ class Kernel(nn.Module):
 
     def for_each_head(self, x: Float[Tensor, "batch kv_head key d_head"]) -> Float[Tensor, "batch head key d_head"]:
         """Keys or values that several heads' queries share, once for each (Ainslie et al. 2023, "GQA")."""
+        if self.queries_a_key > 1 and exporting():  # of the other's strides PyTorch is not sure where lengths are open
+            return x[:, torch.arange(x.shape[1] * self.queries_a_key, device=x.device) // self.queries_a_key]
         return x if self.queries_a_key == 1 else x.repeat_interleave(self.queries_a_key, dim=1)
 
     def added(self, order: Order) -> Float[Tensor, "*batch head query key"] | None:

@@ -54,4 +54,4 @@ def _halves(x: Float[Tensor, "batch head pos d_head"]) -> Float[Tensor, "batch t
 
     Neighbours and not halves: rope turns a number with its partner half a head away, and both must stay together.
     """
-    return x.unflatten(-1, (-1, 2)).movedim(-1, 1).flatten(1, 2)
+    return torch.cat([x[..., ::2], x[..., 1::2]], dim=1)
