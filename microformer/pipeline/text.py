@@ -79,6 +79,7 @@ def stream_text(
         if not encoded:
             what = "has no character that the model knows" if prompt else "is empty"
             raise GenerationError(f"the prompt {what}.", "give at least one character of the text it learned from.")
+        encoded[:0] = run.tokenizer.beginning
         if len(encoded) > run.spec.max_seq_len and not run.spec.carries:
             seen = len(encoded) - generation.window_start(len(encoded), run.spec.max_seq_len)
             notice(

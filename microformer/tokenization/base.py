@@ -48,6 +48,8 @@ class Tokenizer(ABC):
     kind: str
     # The id that stands after each document; None where texts have no documents.
     end_of_document: int | None = None
+    # The ids that a model of this vocabulary expects before a prompt (Llama's <s>).
+    beginning: tuple[int, ...] = ()
 
     @classmethod
     @abstractmethod

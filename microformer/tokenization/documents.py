@@ -35,7 +35,7 @@ class WithEnd(Tokenizer):
         if end is not None and not 0 <= end <= size:
             raise DataError(f"this vocabulary of {size} has no token {end} for the end of a document.")
         self.inner = inner
-        self.kind = inner.kind
+        self.kind, self.beginning = inner.kind, inner.beginning
         self.end_of_document = size if end is None else end
         self._size = max(size, self.end_of_document + 1)
 

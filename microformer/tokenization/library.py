@@ -1,11 +1,12 @@
 """Any other tokenizer of Hugging Face's `tokenizers`, run as its tokenizer.json says: Llama's, Qwen's, and what comes.
 
 What it does to spaces, marks and rare characters is its own affair, so a text is handed to it whole: memory is needed
-in proportion to a document's length, and a text may come back changed. Tokens that stand for no text, such as the
-beginning of one, are neither added nor shown.
+in proportion to a document's length, and a text may come back changed. Tokens that stand for no text are not shown; one
+that begins a text is not among its ids, and stands before a prompt alone.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, SupportsIndex
 
@@ -28,9 +29,16 @@ class LibraryTokenizer(Tokenizer):
 
     def __init__(self, backend: tokenizers.Tokenizer):
         self._backend = backend
-        self._size = 1 + max(backend.get_vocab().values(), default=-1)
+        vocab = backend.get_vocab()
+        self._size = 1 + max(vocab.values(), default=-1)
+        # Bytes of characters that the vocabulary lacks: what one stands for is known when no more of them come. A token
+        # that stands for no text does not part them.
+        self.unsettled = {token_id for token, token_id in vocab.items() if re.fullmatch("<0x[0-9A-F]{2}>", token)}
+        self.unsettled |= {at for at, token in backend.get_added_tokens_decoder().items() if token.special}
         if self._size == 0:
             raise DataError("this tokenizer has no tokens.")
+        added = backend.encode("a").special_tokens_mask
+        self.beginning = tuple(backend.encode("a").ids[: added.index(0)]) if 0 in added else ()
 
     @classmethod
     def train(cls, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> "LibraryTokenizer":
@@ -84,7 +92,7 @@ class _Settling(StreamDecoder):
         self._tokenizer._checked([token_id])
         self._held.append(token_id)
         text = self._new()
-        if text.endswith("\ufffd"):
+        if text.endswith("\ufffd") or token_id in self._tokenizer.unsettled:
             return ""
         self._given, self._held = self._held, []
         return text

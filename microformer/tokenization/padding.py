@@ -30,7 +30,7 @@ class Padded(Tokenizer):
         if size < inner.vocab_size:
             raise DataError(f"a vocabulary of {inner.vocab_size} tokens can't be padded to {size}.")
         self.inner, self.kind, self._size = inner, inner.kind, size
-        self.end_of_document = inner.end_of_document
+        self.end_of_document, self.beginning = inner.end_of_document, inner.beginning
 
     @classmethod
     def train(cls, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> "Padded":

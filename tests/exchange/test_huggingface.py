@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 import transformers
@@ -16,6 +18,18 @@ from microformer import load_run
 
 TEXT = book() + "Été, naïve façade — 漢字 🙂\n\n\tand  two   spaces; (what?) DON'T\n"
 AWKWARD = ["Été 漢字🙂", "  two   spaces\t\n\n", "DON'T (what?) — the cat", "\n", "a"]
+
+
+@contextmanager
+def without_checks():
+    """Signatures are not checked: to an exporter lengths are symbols and no numbers."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
 # The default, and one of each kind that transformers has.
 KINDS = {
     "Qwen3": {},
@@ -109,6 +123,20 @@ def test_autotokenizer_gives_the_same_ids_and_the_same_text(kind, documents, her
     back = load_run("back").tokenizer
     assert back.encode(TEXT, "skip").tolist() == ours.encode(TEXT, "skip").tolist()
     assert back.end_of_document == ours.end_of_document
+
+
+def test_the_default_model_leaves_by_every_door(here):
+    """That of config.py as it is in the repository; what each of the files gives is in the tests of its format."""
+    config = Path(__file__).parents[2] / "config.py"
+    steps = ["--max-steps", "1", "--threads", "1", "--device", "cpu", "--precision", "float32"]
+    assert command("train", "--config", config, "--corpus", "book.txt", "--run", "default", *steps) == 0
+    with without_checks():
+        for door in ("huggingface", "safetensors", "gguf", "onnx"):
+            assert command("export", "default", "--to", door) == 0
+    names = {"default-huggingface", "default.safetensors", "default.gguf", "default.onnx"}
+    assert {path.name for path in Path("exports").iterdir()} == names
+    assert all(Path("exports", name).stat().st_mode & 0o777 == Path("book.txt").stat().st_mode & 0o777
+               for name in names if "." in name)  # fmt: skip
 
 
 def test_an_unknown_character_is_an_error_there_too(here):

@@ -73,9 +73,11 @@ class Kernel(nn.Module):
 
     def for_each_head(self, x: Float[Tensor, "batch kv_head key d_head"]) -> Float[Tensor, "batch head key d_head"]:
         """Keys or values that several heads' queries share, once for each (Ainslie et al. 2023, "GQA")."""
-        if self.queries_a_key > 1 and exporting():  # of the other's strides PyTorch is not sure where lengths are open
+        if self.queries_a_key == 1:
+            return x
+        if exporting():  # where a length is a sum, PyTorch can't tell the order of a repetition's strides
             return x[:, torch.arange(x.shape[1] * self.queries_a_key, device=x.device) // self.queries_a_key]
-        return x if self.queries_a_key == 1 else x.repeat_interleave(self.queries_a_key, dim=1)
+        return x.repeat_interleave(self.queries_a_key, dim=1)
 
     def added(self, order: Order) -> Float[Tensor, "*batch head query key"] | None:
         """What is added to the scores: the bias, and −inf where a query does not look."""

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from microformer.models.kernels.base import Kernel
-from microformer.models.linear import like
+from microformer.models.linear import exporting, like
 from microformer.models.norms import RMSNorm
 from microformer.models.spec import ModelSpec
 from microformer.models.taps import Scope
@@ -54,4 +54,6 @@ def _halves(x: Float[Tensor, "batch head pos d_head"]) -> Float[Tensor, "batch t
 
     Neighbours and not halves: rope turns a number with its partner half a head away, and both must stay together.
     """
-    return torch.cat([x[..., ::2], x[..., 1::2]], dim=1)
+    if exporting():  # as for_each_head
+        return torch.cat([x[..., ::2], x[..., 1::2]], dim=1)
+    return x.unflatten(-1, (-1, 2)).movedim(-1, 1).flatten(1, 2)
