@@ -4,7 +4,10 @@ import json
 import random
 import re
 import signal
+from contextlib import contextmanager
 from pathlib import Path
+
+import jaxtyping
 
 from microformer import cli
 from microformer.pipeline import training as pipeline
@@ -35,6 +38,16 @@ def without_picture_and_sample(patch) -> None:
     """Trainings end without drawing and writing, which takes longer than all the rest of them."""
     patch.setattr(pipeline.report, "draw", lambda *_, **__: None)
     patch.setattr(pipeline, "generate", lambda *_, **__: "")
+
+
+@contextmanager
+def without_checks():
+    """Signatures are not checked: to an exporter lengths are symbols and no numbers."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def command(*words: str) -> int:

@@ -11,9 +11,7 @@ from typing import Any
 from microformer import files
 from microformer.errors import DataError, SettingsError, nearest
 from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown
-from microformer.tokenization.documents import KEY as END_KEY
 from microformer.tokenization.documents import WithEnd
-from microformer.tokenization.padding import KEY as PADDING_KEY
 from microformer.tokenization.padding import Padded
 from microformer.tokenization.published import is_own, load_published
 
@@ -67,10 +65,9 @@ def from_dict(data: Any) -> Tokenizer:
     if not isinstance(data, dict) or data.get("kind") not in (*KINDS, *_PUBLISHED):
         kind = data.get("kind") if isinstance(data, dict) else None
         raise DataError(f"this is no tokenizer: its kind is {kind!r}, not one of {', '.join(KINDS)}.")
-    if isinstance(data.get(PADDING_KEY), int):
-        return Padded.from_dict(data)
-    if isinstance(data.get(END_KEY), int):
-        return WithEnd.from_dict(data)
+    for around in (Padded, WithEnd):
+        if isinstance(data.get(around.key), int):
+            return around.from_dict(data)
     return _named(data["kind"]).from_dict(data)
 
 

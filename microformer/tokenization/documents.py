@@ -4,25 +4,23 @@ Models that were trained on documents write it where they have come to an end. A
 vocabulary that has such a token (GPT-2's <|endoftext|>) keeps its own.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, SupportsIndex
 
 import numpy as np
-from jaxtyping import Integer
 
-from microformer.errors import DataError, SettingsError
-from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown
+from microformer.errors import DataError
+from microformer.tokenization.around import Around
+from microformer.tokenization.base import StreamDecoder, Tokenizer
 
 if TYPE_CHECKING:
     import tokenizers
 
 # GPT-2's name for it.
 END = "<|endoftext|>"
-# Where its id stands in what `to_dict` gives.
-KEY = "end_of_document"
 
 
-class WithEnd(Tokenizer):
+class WithEnd(Around):
     """A tokenizer and the end of a document.
 
     Args:
@@ -30,30 +28,15 @@ class WithEnd(Tokenizer):
         end: the id, where the inner one has it; None for one after all of its ids.
     """
 
+    key: ClassVar[str] = "end_of_document"
+
     def __init__(self, inner: Tokenizer, end: int | None = None):
         size = inner.vocab_size
-        if end is not None and not 0 <= end <= size:
+        end = size if end is None else end
+        if not 0 <= end <= size:
             raise DataError(f"this vocabulary of {size} has no token {end} for the end of a document.")
-        self.inner = inner
-        self.kind, self.beginning = inner.kind, inner.beginning
-        self.end_of_document = size if end is None else end
-        self._size = max(size, self.end_of_document + 1)
-
-    @classmethod
-    def train(cls, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> "WithEnd":
-        raise SettingsError(
-            "a token for the end of a document is beside those of a kind, and is not trained.", "train the kind."
-        )
-
-    @property
-    def vocab_size(self) -> int:
-        return self._size
-
-    def encode_chunks(
-        self, chunks: Iterable[str], unknown: Unknown = "error"
-    ) -> Iterator[Integer[np.ndarray, "token"]]:
-        for ids in self.inner.encode_chunks(chunks, unknown):
-            yield ids.astype(self.dtype, copy=False)
+        super().__init__(inner, max(size, end + 1), end)
+        self.end_of_document = end
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         known = self._checked(ids)
@@ -66,20 +49,11 @@ class WithEnd(Tokenizer):
     def to_library(self) -> "tokenizers.Tokenizer":
         import tokenizers
 
-        made = self.inner.to_library()
+        made = super().to_library()
         if self.end_of_document == self.inner.vocab_size:
-            made = tokenizers.Tokenizer.from_str(made.to_str())
+            made = tokenizers.Tokenizer.from_str(made.to_str())  # a copy: the inner one stays without it
             made.add_special_tokens([tokenizers.AddedToken(END, normalized=False, special=True)])
         return made
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**self.inner.to_dict(), KEY: self.end_of_document}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "WithEnd":
-        from microformer import tokenization  # which knows the kinds, and imports this
-
-        return cls(tokenization.from_dict({name: data[name] for name in data.keys() - {KEY}}), data[KEY])
 
 
 class _EndingDecoder(StreamDecoder):

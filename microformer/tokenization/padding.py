@@ -2,23 +2,15 @@
 50,304 for GPT-2's 50,257. No text has the ids that are over, and they are none.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from collections.abc import Iterable
+from typing import ClassVar, SupportsIndex
 
-import numpy as np
-from jaxtyping import Integer
-
-from microformer.errors import DataError, SettingsError
-from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown
-
-if TYPE_CHECKING:
-    import tokenizers
-
-# Where the number of ids stands in what `to_dict` gives.
-KEY = "padded_to"
+from microformer.errors import DataError
+from microformer.tokenization.around import Around
+from microformer.tokenization.base import StreamDecoder, Tokenizer
 
 
-class Padded(Tokenizer):
+class Padded(Around):
     """A tokenizer, and ids after its own that stand for nothing.
 
     Args:
@@ -26,25 +18,12 @@ class Padded(Tokenizer):
         size: how many ids there are.
     """
 
+    key: ClassVar[str] = "padded_to"
+
     def __init__(self, inner: Tokenizer, size: int):
         if size < inner.vocab_size:
             raise DataError(f"a vocabulary of {inner.vocab_size} tokens can't be padded to {size}.")
-        self.inner, self.kind, self._size = inner, inner.kind, size
-        self.end_of_document, self.beginning = inner.end_of_document, inner.beginning
-
-    @classmethod
-    def train(cls, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> "Padded":
-        raise SettingsError("a padded vocabulary is not trained.", "train the kind that is within.")
-
-    @property
-    def vocab_size(self) -> int:
-        return self._size
-
-    def encode_chunks(
-        self, chunks: Iterable[str], unknown: Unknown = "error"
-    ) -> Iterator[Integer[np.ndarray, "token"]]:
-        for ids in self.inner.encode_chunks(chunks, unknown):
-            yield ids.astype(self.dtype, copy=False)
+        super().__init__(inner, size, size)
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         known = self._checked(ids)
@@ -52,18 +31,6 @@ class Padded(Tokenizer):
 
     def decoder(self) -> StreamDecoder:
         return _Skipping(self)
-
-    def to_library(self) -> "tokenizers.Tokenizer":
-        return self.inner.to_library()
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**self.inner.to_dict(), KEY: self._size}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Padded":
-        from microformer import tokenization  # which knows the kinds, and imports this
-
-        return cls(tokenization.from_dict({name: data[name] for name in data.keys() - {KEY}}), data[KEY])
 
 
 class _Skipping(StreamDecoder):

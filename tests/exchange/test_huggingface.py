@@ -2,33 +2,20 @@
 
 import json
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 import transformers
 from originals import original
 from safetensors.torch import load_file, save_file
-from small_runs import book, command, flags, info, train, without_picture_and_sample
+from small_runs import book, command, flags, info, train, without_checks, without_picture_and_sample
 from torch.testing import assert_close
 
 from microformer import load_run
 
 TEXT = book() + "Été, naïve façade — 漢字 🙂\n\n\tand  two   spaces; (what?) DON'T\n"
 AWKWARD = ["Été 漢字🙂", "  two   spaces\t\n\n", "DON'T (what?) — the cat", "\n", "a"]
-
-
-@contextmanager
-def without_checks():
-    """Signatures are not checked: to an exporter lengths are symbols and no numbers."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
-
 
 # The default, and one of each kind that transformers has.
 KINDS = {

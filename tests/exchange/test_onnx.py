@@ -3,12 +3,12 @@
 import sys
 from dataclasses import replace
 
-import jaxtyping
 import onnxruntime
 import pytest
 import tokenizers
 import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
+from small_runs import without_checks
 
 from microformer import tokenization
 from microformer.errors import SettingsError
@@ -65,12 +65,8 @@ def model_of(**settings):
 
 
 def write(path, model):
-    """Writes without the tests' checks of types: the exporter's lengths are symbols and no numbers."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
+    with without_checks():
         onnx.write(path, model, KNOWN)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 class Runtime:
