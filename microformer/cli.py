@@ -679,7 +679,7 @@ def _export(args: argparse.Namespace) -> int:
     run = runs.find(args.run, checkpoint=args.checkpoint, trust_code=args.trust_code)
     path = pipeline.export(run, args.to, Path(args.output) if args.output else None)
     print(f"wrote     {path}")
-    print(f"use it    {pipeline.how_to_use(args.to, path)}")
+    print(f"use it    {pipeline.how_to_use(run, args.to, path)}")
     return 0
 
 

@@ -506,7 +506,7 @@ def _check_together(settings: Settings) -> None:
     if training.batch_size % training.accumulate:
         raise SettingsError(
             f"BATCH_SIZE {training.batch_size} can't be computed in {training.accumulate} equal parts.",
-            "let ACCUMULATE divide BATCH_SIZE.",
+            "let ACCUMULATE divide BATCH_SIZE, such as --accumulate 1.",
         )
     if training.final_rate and training.schedule == "constant":
         raise SettingsError(

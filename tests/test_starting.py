@@ -98,6 +98,7 @@ def test_averaging_begins_from_the_weights_that_it_begins_with(here):
         (["--max-seq-len", "17"], "has a context of 16, and 17 is more"),
         (["--resume"], "--resume goes on with a run, and --from begins a new one."),
         (["--from", "nobody"], "there is no run 'nobody'"),
+        (["--from", "book.txt"], "book.txt is no run."),
     ],
 )
 def test_what_can_t_be_begun_with_is_one_sentence(words, said, here, capsys):

@@ -14,7 +14,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from microformer.errors import RunError, notice
+from microformer.errors import RunError, SettingsError, notice
 from microformer.exchange import hub, huggingface, mingpt, nanogpt, own, vocabularies, weights
 from microformer.exchange.foreign import Foreign
 from microformer.tokenization import Padded, Tokenizer
@@ -37,26 +37,40 @@ def read(path: str, tokenizer: Path | None = None, heads: int | None = None) -> 
         RunError: it is none of these, can't be had here, or its parts don't fit.
         DataError: a tokenizer that can't be read.
     """
-    found = _read(path, vocabularies.read(tokenizer) if tokenizer else None, heads)
+    try:
+        found = _read(path, vocabularies.read(tokenizer) if tokenizer else None, heads)
+    except SettingsError as error:  # told in our words; theirs are in the file
+        raise RunError(f"{path or 'an empty name'} can't be had here: {error.sentence}", error.hint) from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path} is damaged: it holds what a model's file does not ({type(error).__name__}: {error}).",
+            "get it again; --debug shows where it was found.",
+        ) from error
+    if heads is not None and found.format != mingpt.FORMAT:
+        raise RunError(f"{path} says its {found.spec.num_heads} heads itself.", "leave --num-heads out.")
     there, wanted = found.tokenizer.vocab_size, found.spec.vocab_size
-    if there > wanted:
+    if there > wanted or 2 * there < wanted:
         raise RunError(
             f"the tokenizer has {there:,} tokens, and the model knows {wanted:,}.",
             "it is another model's; name the right one: --tokenizer PATH.",
         )
     if there < wanted:
-        notice(f"the vocabulary was padded: {wanted - there:,} of the model's {wanted:,} tokens stand for nothing.")
+        notice(
+            f"the vocabulary was padded, or is another model's: {wanted - there:,} of the model's {wanted:,} tokens "
+            "stand for nothing. --tokenizer PATH names another."
+        )
         return replace(found, tokenizer=Padded(found.tokenizer, wanted))
     return found
 
 
 def _read(name: str, tokenizer: Tokenizer | None, heads: int | None) -> Foreign:
     path = Path(name)
-    if not path.exists():
+    if not name or not path.exists():
         if match := re.fullmatch(r"hf:([\w.-]+(?:/[\w.-]+)?)|([\w-][\w.-]*/[\w.-]+)", name):
             return huggingface.read(hub.fetched(match[1] or match[2]), tokenizer)
         raise RunError(
-            f"there is no {name}.", "give a folder or a file, or a model on the hub as owner/name or hf:name."
+            f"there is no {name or 'model without a name'}.",
+            "give a folder or a file, or a model on the hub as owner/name or hf:name.",
         )
     if path.is_dir():
         if huggingface.is_folder(path):

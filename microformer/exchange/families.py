@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from microformer.errors import SettingsError
 from microformer.models import grammar, spec
-from microformer.models.spec import ModelSpec
+from microformer.models.spec import LayerSpec, ModelSpec
 
 Family = Literal["gpt1", "gpt2", "llama", "qwen3"]
 ALL: tuple[Family, ...] = ("gpt1", "gpt2", "llama", "qwen3")
@@ -44,6 +44,11 @@ def of(model: ModelSpec) -> Family:
             return _llama(model)
     said = grammar.written([model.positions], spec.POSITIONS)
     raise _refused("POSITIONS", said, "rope or learned")
+
+
+def layers(each: LayerSpec, number: int) -> tuple[LayerSpec, ...]:
+    """So many layers alike; of a number that no model has, one more than any has, which its spec refuses."""
+    return (each,) * min(number, grammar.MOST_LAYERS + 1)
 
 
 def _gpt(model: ModelSpec) -> Family:

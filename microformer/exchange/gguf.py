@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from microformer.errors import SettingsError
+from microformer.errors import FileError, SettingsError
 from microformer.exchange import families, gpt, llama, maps
 from microformer.exchange.families import Family
 from microformer.models import grammar
@@ -86,6 +86,10 @@ def write(path: Path, spec: ModelSpec, parameters: Mapping[str, Tensor], tokeniz
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise FileError(f"can't write {path}: {error}.", "free some space on that disk.") from error
     finally:
         writer.close()
 

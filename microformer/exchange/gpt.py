@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from microformer.errors import RunError
-from microformer.exchange import maps
+from microformer.exchange import families, maps
 from microformer.exchange.families import Family
 from microformer.exchange.maps import Pair
 from microformer.models import spec
@@ -68,7 +68,7 @@ def model_of(config: Mapping[str, Any], family: Literal["gpt1", "gpt2"]) -> Mode
         num_heads=config["n_head"],
         ff_dim=(config.get("n_inner") if family == "gpt2" else None) or 4 * width,
         max_seq_len=config["n_positions"],
-        layers=(LayerSpec(spec.Softmax(), kind()),) * config["n_layer"],
+        layers=families.layers(LayerSpec(spec.Softmax(), kind()), config["n_layer"]),
         positions=spec.Learned(),
         norm=spec.LayerNorm(config.get("layer_norm_epsilon", 1e-5)),
         norm_placement="post" if family == "gpt1" else "pre",

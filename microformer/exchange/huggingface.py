@@ -8,6 +8,7 @@
 What this program makes loads with AutoModelForCausalLM and AutoTokenizer, without code of its own.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,9 @@ def write(folder: Path, model: ModelSpec, parameters: Mapping[str, Tensor], toke
     """
     family = families.of(model)
     # No ids but those that this tokenizer has: the classes' own defaults are their first vocabulary's.
-    ends = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.end_of_document) | {"pad_token_id": None}
+    end = tokenizer.end_of_document
+    begin = tokenizer.beginning[0] if tokenizer.beginning else end
+    ends = {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": None}
     config = gpt.config_of(model, family) if family in ("gpt1", "gpt2") else llama.config_of(model, family)
     files.write_json(folder / "config.json", {**config, **ends, "dtype": "float32"})
     files.write_json(folder / "generation_config.json", ends)
@@ -88,9 +91,12 @@ def write(folder: Path, model: ModelSpec, parameters: Mapping[str, Tensor], toke
     runs.save_tensors(tensors, folder / "model.safetensors", {"format": "pt"})
     library = tokenizer.to_library()
     files.write_text(folder / "tokenizer.json", library.to_str(pretty=True))
-    end = None if tokenizer.end_of_document is None else library.id_to_token(tokenizer.end_of_document)
     about: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": model.max_seq_len}
-    about |= {"clean_up_tokenization_spaces": False, "bos_token": end, "eos_token": end}
+    about["clean_up_tokenization_spaces"] = False
+    for name, token_id in (("bos_token", begin), ("eos_token", end)):
+        about[name] = None if token_id is None else library.id_to_token(token_id)
+    if unknown := json.loads(library.to_str())["model"].get("unk_token"):
+        about["unk_token"] = unknown
     files.write_json(folder / "tokenizer_config.json", about)
 
 

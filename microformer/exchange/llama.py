@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from microformer.errors import RunError
-from microformer.exchange import maps
+from microformer.exchange import families, maps
 from microformer.exchange.families import Family
 from microformer.exchange.maps import Pair
 from microformer.models import spec
@@ -53,11 +53,15 @@ def model_of(config: Mapping[str, Any], family: Family) -> ModelSpec:
     refused = [
         ("hidden_act", (act := config.get("hidden_act", "silu")), act not in _ACTIVATIONS),
         ("head_dim", (wide := config.get("head_dim") or width // heads), wide * heads != width),
-        ("mlp_bias", (mlp := config.get("mlp_bias", False)), family == "llama" and mlp != bias),
         ("attention_bias", bias, family == "qwen3" and bias),
         ("use_sliding_window", True, bool(config.get("use_sliding_window"))),
         ("quantization_config", "", config.get("quantization_config") is not None),
     ]
+    if family == "llama" and (mlp := config.get("mlp_bias", False)) != bias:
+        raise RunError(
+            f"config.json has attention_bias {bias} and mlp_bias {mlp}, and a model here has both or neither.",
+            "it can't be imported.",
+        )
     if found := next(((name, said) for name, said, wrong in refused if wrong), None):
         raise RunError(f"config.json has {found[0]} {found[1]}, which no model here has.", "it can't be imported.")
     return ModelSpec(
@@ -67,7 +71,7 @@ def model_of(config: Mapping[str, Any], family: Family) -> ModelSpec:
         num_kv_heads=0 if (few := config.get("num_key_value_heads") or heads) == heads else few,
         ff_dim=config["intermediate_size"],
         max_seq_len=config["max_position_embeddings"],
-        layers=(LayerSpec(spec.Softmax(), _ACTIVATIONS[act]()),) * config["num_hidden_layers"],
+        layers=families.layers(LayerSpec(spec.Softmax(), _ACTIVATIONS[act]()), config["num_hidden_layers"]),
         positions=spec.Rope(_base(config)),
         norm=spec.RMSNorm(config.get("rms_norm_eps", 1e-6)),
         qk_norm=family == "qwen3",
@@ -115,8 +119,13 @@ def _base(config: Mapping[str, Any]) -> float:
     Raises:
         RunError: they are stretched in a way that is not had here.
     """
-    said = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = said.get("rope_type", said.get("type", "default"))
-    if kind != "default":
-        raise RunError(f"config.json has rotary positions of the type {kind!r}.", "only the default can be imported.")
-    return float(said.get("rope_theta", config.get("rope_theta", 10000.0)))
+    base = config.get("rope_theta", 10000.0)
+    for name in ("rope_parameters", "rope_scaling"):
+        said = config.get(name) or {}
+        kind = said.get("rope_type", said.get("type", "default"))
+        if kind != "default":
+            raise RunError(
+                f"config.json has {name} of the type {kind!r}.", "only rotary positions as they are can be imported."
+            )
+        base = said.get("rope_theta", base)
+    return float(base)

@@ -75,7 +75,7 @@ def ours(pairs: Iterable[Pair], tensors: Mapping[str, Tensor], where: str) -> di
         where: what they were read from, for errors.
 
     Raises:
-        RunError: one is missing, there is one too many, or one has another shape.
+        RunError: one is missing, there is one too many, or one has another shape or what is no number.
     """
     pairs = list(pairs)
     known = {name for pair in pairs for name in pair.theirs}
@@ -94,6 +94,8 @@ def ours(pairs: Iterable[Pair], tensors: Mapping[str, Tensor], where: str) -> di
                 )
             if not tensor.is_floating_point():
                 raise RunError(f"{where} has {name!r} in {tensor.dtype}.", "quantized weights can't be read here.")
+            if not bool(torch.isfinite(tensor).all()):
+                raise RunError(f"{where} has numbers in {name!r} that are not finite.", "it diverged, or is damaged.")
             parts.append((tensor.T if pair.across and pair.inputs else tensor).float())
         found[pair.ours] = torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()
     return found

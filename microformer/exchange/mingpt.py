@@ -11,7 +11,7 @@ from torch import Tensor
 
 from microformer import files, settings
 from microformer.errors import RunError
-from microformer.exchange import gpt, maps, vocabularies
+from microformer.exchange import families, gpt, maps, vocabularies
 from microformer.exchange.foreign import Foreign
 from microformer.models import spec
 from microformer.models.spec import LayerSpec, ModelSpec
@@ -21,6 +21,7 @@ from microformer.tokenization import Tokenizer
 _HEADS = {
     (12, 768): 12, (24, 1024): 16, (36, 1280): 20, (48, 1600): 25, (8, 512): 16, (6, 192): 6, (4, 128): 4, (3, 48): 3,
 }  # fmt: skip
+FORMAT = "minGPT state dict"
 _FIRST = "transformer.h.0.attn.c_attn.weight"
 
 
@@ -45,7 +46,7 @@ def read(path: Path, found: dict[str, Any], tokenizer: Tokenizer | None = None, 
     tied = "lm_head.weight" not in tensors
     vocab_size, width = found["transformer.wte.weight"].shape
     layers = 1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("transformer.h."))
-    heads = heads or _heads(path, layers, width)
+    heads = _heads(path, layers, width) if heads is None else heads
     middle = tensors.get("transformer.h.0.mlp.c_fc.weight", found[_FIRST]).shape[0]
     model = ModelSpec(
         vocab_size=vocab_size,
@@ -53,7 +54,7 @@ def read(path: Path, found: dict[str, Any], tokenizer: Tokenizer | None = None, 
         num_heads=heads,
         ff_dim=middle,
         max_seq_len=found["transformer.wpe.weight"].shape[0],
-        layers=(LayerSpec(spec.Softmax(), spec.GeluTanh()),) * layers,
+        layers=families.layers(LayerSpec(spec.Softmax(), spec.GeluTanh()), layers),
         positions=spec.Learned(),
         norm=spec.LayerNorm(1e-5),
         tie_embeddings=tied,
@@ -69,7 +70,7 @@ def read(path: Path, found: dict[str, Any], tokenizer: Tokenizer | None = None, 
             "name it: --tokenizer with the text it learned from (.txt), or a folder with GPT-2's.",
         )
     return Foreign(
-        format="minGPT state dict",
+        format=FORMAT,
         spec=model,
         parameters=maps.ours(gpt.pairs(model, "gpt2", across=False, biases=True), tensors, str(path)),
         tokenizer=tokenizer,

@@ -1,7 +1,7 @@
 """nanoGPT's ckpt.pt: model_args, weights, AdamW's moments, the step, and the configuration that it was trained by.
 
 GPT-2's names, matrices as torch.nn.Linear has them, and the exact GELU. The vocabulary is apart, in the meta.pkl of its
-data; where there is none, it is GPT-2's, and padded to 50,304 in a model trained from scratch.
+data; where there is none, it is GPT-2's, which has to be named, and padded to 50,304 in a model trained from scratch.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from microformer import settings
-from microformer.errors import RunError
-from microformer.exchange import gpt, maps, vocabularies
+from microformer.errors import RunError, notice
+from microformer.exchange import families, gpt, maps, vocabularies
 from microformer.exchange.foreign import Foreign
 from microformer.models import spec
 from microformer.models.spec import LayerSpec, ModelSpec
@@ -49,7 +49,7 @@ def read(path: Path, found: dict[str, Any], tokenizer: Tokenizer | None = None) 
         num_heads=arguments["n_head"],
         ff_dim=4 * arguments["n_embd"],
         max_seq_len=arguments["block_size"],
-        layers=(LayerSpec(spec.Softmax(), spec.Gelu()),) * arguments["n_layer"],
+        layers=families.layers(LayerSpec(spec.Softmax(), spec.Gelu()), arguments["n_layer"]),
         positions=spec.Learned(),
         norm=spec.LayerNorm(1e-5),
         tie_embeddings=True,
@@ -62,14 +62,14 @@ def read(path: Path, found: dict[str, Any], tokenizer: Tokenizer | None = None) 
     tensors = {name.removeprefix("_orig_mod.").removeprefix("module."): one for name, one in found["model"].items()}
     tensors.pop("lm_head.weight", None)  # the embedding's, once more
     kept = {name: one for name, one in tensors.items() if not name.endswith(".attn.bias") or one.dim() == 1}
-    step = found.get("iter_num", 0)
+    step = found.get("iter_num")
     return Foreign(
         format="nanoGPT checkpoint",
         spec=model,
         parameters=maps.ours(pairs, kept, str(path)),
         tokenizer=tokenizer or _vocabulary(path, config),
         settings=settings.read_config("nanogpt") | _training(config),
-        step=step if isinstance(step, int) else 0,
+        step=step if isinstance(step, int) and 0 <= step < 2**31 else 0,
         optimizer=_moments(found.get("optimizer"), pairs, kept, str(path)),
     )
 
@@ -101,6 +101,8 @@ def _training(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(rows := config.get("batch_size"), int):
         parts = config.get("gradient_accumulation_steps", 1)
         values |= {"batch_size": rows * parts, "accumulate": parts}
+    if (falls := config.get("lr_decay_iters", ends := config.get("max_iters"))) != ends:
+        notice(f"its rate was to fall until step {falls}, and its training to end at {ends}: here it falls to the end.")
     if config.get("decay_lr", True):
         if isinstance(rise := config.get("warmup_iters"), int):
             values["warmup"] = float(rise)

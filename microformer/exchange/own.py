@@ -3,7 +3,7 @@
     weights             blocks.0.attention.W_QKV.weight …, float32
     header              microformer: the format's number; spec, tokenizer, settings: JSON
 
-Any model can leave by this door. One with components of the user's own comes back only where their files are.
+Any model can leave by this door. One with components of the user's own does not come back: their code is not in it.
 """
 
 import json

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from microformer import files, tokenization
-from microformer.errors import DataError
+from microformer.errors import DataError, MicroformerError
 from microformer.exchange import weights
 from microformer.tokenization import Tokenizer
 
@@ -25,7 +25,15 @@ def read(path: Path) -> Tokenizer:
             return of_meta(path)
         case ".txt":
             return tokenization.train("char", [files.read_text(path)])
-    return tokenization.load_published(path)
+    try:
+        return tokenization.load_published(path)
+    except MicroformerError as error:
+        if path.is_dir() or path.suffix == ".json":
+            raise
+        raise DataError(
+            f"{path} holds no tokenizer.",
+            "--tokenizer takes a folder or a .json with a published one, nanoGPT's meta.pkl, or the text (.txt).",
+        ) from error
 
 
 def of_meta(path: Path) -> Tokenizer:

@@ -62,9 +62,9 @@ def unpickled(path: Path) -> Any:
     with files.explained(path, "read"):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except OSError:
-            raise
         except Exception as error:  # what a damaged file raises is of many kinds
+            if isinstance(error, OSError) and error.filename is not None:  # an OSError of torch's own names no file
+                raise
             raise _not_read(path, error) from error
 
 

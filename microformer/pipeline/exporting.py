@@ -45,7 +45,7 @@ def export(run: Run, to: str, output: Path | None = None) -> Path:
     return path
 
 
-def how_to_use(to: str, path: Path) -> str:
+def how_to_use(run: Run, to: str, path: Path) -> str:
     """One line that runs what was written."""
     match to:
         case "huggingface":
@@ -54,4 +54,6 @@ def how_to_use(to: str, path: Path) -> str:
             return f"llama-cli -m {path}"
         case "onnx":
             return f'onnxruntime.InferenceSession("{path}").run(["logits"], {{"ids": ids}})'
+    if run.spec.own:
+        return f"its weights alone; the code is in {(run.folder / 'code').as_posix()}"
     return f"microformer import {path}"

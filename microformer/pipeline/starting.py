@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from microformer import devices, exchange, files, runs, settings, tokenization
-from microformer.errors import SettingsError, notice
+from microformer.errors import RunError, SettingsError, notice
 from microformer.models.spec import Learned, ModelSpec
 from microformer.pipeline.describing import described, now
 from microformer.runs import Run
@@ -22,6 +22,20 @@ from microformer.training.optimizers import usual_rate
 _FREE = ("dropout", "attention_dropout", "ngram_dropout")
 # What a trained model's rate is of one that begins anew.
 _GENTLER = 0.1
+
+
+def source(name: str, trust_code: bool) -> Run:
+    """The run to begin with.
+
+    Raises:
+        RunError: there is none, or another program's model is there.
+    """
+    try:
+        return runs.find(name, trust_code=trust_code)
+    except RunError:
+        if not Path(name).exists():
+            raise
+        raise RunError(f"{name} is no run.", f"make one of it: microformer import {name}") from None
 
 
 def from_run(source: Run, chosen: Settings, given: Mapping[str, Any]) -> Settings:
@@ -85,13 +99,19 @@ def import_model(path: str, name: str | None = None, tokenizer: Path | None = No
     if name is not None:
         runs.check_free(name)
     found = exchange.read(path, tokenizer, heads)
-    run = runs.create(name, Path(path).resolve().name if Path(path).exists() else path.rpartition("/")[2])
-    tokenizer_path = (run.folder / "tokenizer.json").as_posix()
-    chosen = Settings().changed({**found.settings, **settings.model_values(found.spec), "tokenizer": tokenizer_path})
+    try:
+        chosen = Settings().changed({**found.settings, "tokenizer": "char", **settings.model_values(found.spec)})
+    except SettingsError as error:
+        raise RunError(
+            f"the {found.format} {path} was trained by settings that can't be here: {error.sentence}",
+            "take them out of it, or mend them.",
+        ) from error
     # In float32, so that its figures are those of where it comes from.
     tokens = chosen.training.batch_size * found.spec.max_seq_len
     compute = devices.choose(precision="float32", width=found.spec.embed_dim, tokens=tokens)
-    chosen = chosen.changed({name: getattr(compute, name) for name in ("device", "precision", "threads")})
+    chosen = chosen.changed({one: getattr(compute, one) for one in ("device", "precision", "threads")})
+    run = runs.create(name, Path(path).resolve().name if Path(path).exists() else path.rpartition("/")[2])
+    chosen = chosen.changed({"tokenizer": (run.folder / "tokenizer.json").as_posix()})
     ended = {"how": "imported", "at": now(), "step": found.step, "seconds": 0.0}
     with run.lock():
         tokenization.save(found.tokenizer, run.folder / "tokenizer.json")

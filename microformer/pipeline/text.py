@@ -87,6 +87,9 @@ def stream_text(
                 f"the model sees its last {seen:,}."
             )
     decoders = [run.tokenizer.decoder() for _ in prompts]
+    for decoder, encoded in zip(decoders, ids, strict=True):
+        for token_id in encoded:
+            decoder.push(token_id)  # what comes after may hang on it: a space between two words, say
     held = [""] * len(prompts)  # text that may be the beginning of `stop`
     open_rows = set(range(len(prompts)))
     step_of = partial(generation.next_ids, run.model, sampler)

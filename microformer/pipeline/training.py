@@ -81,7 +81,7 @@ def train(
             components.notice_changes(found)
             return _resume(found, given, show)
     chosen = settings.resolve(config, given)
-    source = None if start is None else runs.find(start, trust_code=trust_code)
+    source = None if start is None else starting.source(start, trust_code)
     if source is not None:
         chosen = starting.from_run(source, chosen, given)
     _check_budget(chosen)

@@ -103,11 +103,16 @@ def _of_ours(data: dict[str, Any], model: dict[str, Any], path: Path) -> Tokeniz
 
 def _end_of_text(folder: Path, data: dict[str, Any]) -> int | None:
     """The id that ends a text, where a folder's files say so."""
-    said = files.read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-    token = said.get("eos_token") if isinstance(said, dict) else None
-    token = token.get("content") if isinstance(token, dict) else token
     ids = {one["content"]: one["id"] for one in data.get("added_tokens") or []}
-    return ids.get(token)
+    for name, key in (("tokenizer_config.json", "eos_token"), ("config.json", "eos_token_id")):
+        said = files.read_json(folder / name) if (folder / name).is_file() else {}
+        token = said.get(key) if isinstance(said, dict) else None
+        token = token.get("content") if isinstance(token, dict) else token
+        if token in ids.values():
+            return token
+        if isinstance(token, str) and token in ids:
+            return ids[token]
+    return None
 
 
 def _of_pairs(vocab: Any, merges: list[tuple[str, str]], path: Path) -> Tokenizer:

@@ -225,6 +225,13 @@ def test_a_mingpt_state_dict_has_its_logits_here(tied, here, capsys):
         (lambda it: it["model_args"].update(block_size=99), "in shape [16, 48], where its configuration says [99, 48]"),
         (lambda it: it.update(optimizer={"state": {0: {}}, "param_groups": []}), "has moments of 1 parameters, and 28"),
         (lambda it: it.pop("model"), "is no model that can be read"),
+        (lambda it: it.update(config={**CONFIG, "eval_interval": 0}), "settings that can't be here: EVAL_EVERY 0"),
+        (lambda it: it.update(config=5), "it holds what a model's file does not"),
+        (lambda it: it["model"].update({5: torch.ones(2)}), "it holds what a model's file does not"),
+        (lambda it: it["model"].update({"transformer.wpe.weight": "a text"}), "it holds what a model's file does not"),
+        (lambda it: it["model_args"].update(dropout=3), "can't be had here: DROPOUT 3.0 is not a share"),
+        (lambda it: it["model_args"].update(n_layer=10**9), "NUM_LAYERS 1001 can't be"),
+        (lambda it: it["model"]["transformer.wte.weight"].fill_(float("nan")), "that are not finite"),
     ],
 )
 def test_a_checkpoint_that_is_wrong_is_refused_by_what_is_wrong_with_it(change, said, here, capsys):
@@ -247,8 +254,15 @@ def test_without_its_vocabulary_it_is_asked_for(here, capsys):
     assert "--tokenizer" in told
     assert command("import", "out/ckpt.pt", "--tokenizer", "data/corpus.txt") == 0
     Path("other.txt").write_text("abc")
-    assert command("import", "out/ckpt.pt", "--tokenizer", "other.txt") == 0  # said to be padded
-    assert f"the vocabulary was padded: {len(ALPHABET) - 3} of" in capsys.readouterr().err
+    assert command("import", "out/ckpt.pt", "--tokenizer", "other.txt") == 2
+    assert f"the tokenizer has 3 tokens, and the model knows {len(ALPHABET)}" in capsys.readouterr().err
+    Path("other.txt").write_text("".join(ALPHABET[:-2]))
+    assert command("import", "out/ckpt.pt", "--tokenizer", "other.txt") == 0
+    assert "the vocabulary was padded, or is another model's: 2 of" in capsys.readouterr().err
+    assert command("import", "out/ckpt.pt", "--tokenizer", "data/corpus.txt", "--num-heads", "2") == 2
+    assert "says its 4 heads itself" in capsys.readouterr().err
+    assert command("import", "out/ckpt.pt", "--tokenizer", "out/ckpt.pt") == 2
+    assert "--tokenizer takes a folder" in capsys.readouterr().err
 
 
 def test_learned_positions_beyond_a_smaller_context_are_left_away(here):

@@ -37,7 +37,7 @@ def test_it_is_fetched_once_with_what_is_read_of_it_and_no_more(files, tmp_path)
         first = command(tmp_path, address, "import", "them/small", "--run", "one")
         assert first.returncode == 0, first.stderr
         fetched = {line.split("/")[-1] for line in asked if line.startswith("GET") and "/resolve/" in line}
-    assert fetched == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert fetched == {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
 
     again = command(tmp_path, address, "import", "hf:them/small", "--run", "two")  # the hub is gone
 
@@ -51,8 +51,8 @@ def test_it_is_fetched_once_with_what_is_read_of_it_and_no_more(files, tmp_path)
     ("name", "faults", "said"),
     [
         ("them/other", {}, "the hub has no model 'them/other'"),
-        ("them/small", {"model.safetensors": 99}, "the model 'them/small' can't be fetched"),
-        (None, {}, "the model 'them/small' can't be fetched"),
+        ("them/small", {"model.safetensors": 99}, "there is no 'them/small' here, and it can't be fetched"),
+        (None, {}, "there is no 'them/small' here, and it can't be fetched"),
     ],
 )
 def test_what_can_t_be_fetched_is_one_sentence(name, faults, said, files, tmp_path):

@@ -159,6 +159,13 @@ def changed_config(folder, **values):
     (folder / "config.json").write_text(json.dumps({**config, **values}))
 
 
+def _cut_short(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    whole = (folder / "pytorch_model.bin").read_bytes()
+    (folder / "pytorch_model.bin").write_bytes(whole[: len(whole) // 2])
+
+
 NAME = "model.layers.1.mlp.up_proj.weight"
 
 
@@ -174,10 +181,12 @@ NAME = "model.layers.1.mlp.up_proj.weight"
          f"has '{NAME}' in torch.int8"),
         (lambda at: (at / "model.safetensors").unlink(), "holds no weights"),
         (lambda at: (at / "model.safetensors").write_bytes(b"cut short"), "can't be read as safetensors"),
+        (lambda at: _cut_short(at), "can't be read: "),
         (lambda at: changed_config(at, model_type="mamba"), "holds a model of the type 'mamba'"),
         (lambda at: changed_config(at, hidden_size="wide", head_dim=None), "describes no llama"),
         (lambda at: changed_config(at, rope_parameters={"rope_type": "yarn", "factor": 4.0}), "of the type 'yarn'"),
-        (lambda at: changed_config(at, attention_bias=True), "mlp_bias False, which no model here has"),
+        (lambda at: changed_config(at, attention_bias=True), "a model here has both or neither"),
+        (lambda at: changed_config(at, rope_scaling={"type": "linear", "factor": 2.0}), "of the type 'linear'"),
         (lambda at: changed_config(at, head_dim=24), "head_dim 24, which no model here has"),
         (lambda at: changed_config(at, quantization_config={}), "quantization_config"),
         (lambda at: (at / "config.json").write_text("{"), "is damaged"),
@@ -210,7 +219,9 @@ def test_a_vocabulary_that_was_padded_keeps_its_numbers(theirs, capsys):
 
     assert command("import", "theirs", "--run", "new") == 0
 
-    assert "the vocabulary was padded: 11 of the model's 61 tokens stand for nothing" in capsys.readouterr().err
+    assert (
+        "the vocabulary was padded, or is another model's: 11 of the model's 61 tokens stand" in capsys.readouterr().err
+    )
     run = load_run("new")
     assert run.tokenizer.vocab_size == run.spec.vocab_size == 61
     assert run.tokenizer.decode([0, 55, 1]) == "01"

@@ -126,6 +126,7 @@ def test_a_llama_of_theirs_writes_here_what_it_writes_there(folder, both, tmp_pa
     assert command("export", "llama", "--to", "huggingface", "--output", "out") == 0
     again = transformers.AutoTokenizer.from_pretrained("out")
     assert again("the cat sat")["input_ids"] == theirs("the cat sat")["input_ids"]
+    assert (again.bos_token, again.eos_token, again.unk_token) == ("<s>", "</s>", "<unk>")
     assert command("export", "llama", "--to", "gguf", "--output", "out.gguf") == 2  # cut in another way than GPT-2's
 
 
