@@ -1,8 +1,10 @@
 """From GPT-1 to Llama and on to the default, one setting at a time: what each does to the loss, and what it costs.
 
 Two layers, 128 wide, context 128, 400 steps of 32 sequences of Tiny Shakespeare, AdamW to 0.002 with a warm-up of a
-tenth, no dropout; three seeds. Each line is the one above it with one change; the difference is to that line, with its
+tenth, no dropout; two seeds. Each line is the one above it with one change; the difference is to that line, with its
 95% interval (docs/experiments.md says how). One thread, kept on a core of its own (`taskset -c 1`).
+
+The time of a step is told as a share of GPT-1's, measured in turns, one thread, median of 15 rounds.
 
 The rate was not tuned for any of them, and differences of this little training need not be those of a long one. The
 feed-forwards have about as many parameters each: two matrices of 512, or three of 344.
@@ -12,9 +14,12 @@ the one that nanoGPT itself computes on the same windows, in float32.
 """
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +60,54 @@ def measure(options: shared.Options) -> dict[str, Any]:
     for name, change, _ in STEPS:
         changes = {**changes, **change}
         arms.append(experiments.Arm(name, changes))
-    cells = experiments.train_all(
-        Settings().changed(BASE), arms, [1] if options.quick else [1, 2, 3], folder, tell=_tell
-    )
+    cells = experiments.train_all(Settings().changed(BASE), arms, [1] if options.quick else [1, 2], folder, tell=_tell)
     losses = {arm.name: [cell.loss for cell in cells if cell.arm == arm.name] for arm in arms}
     within = list(experiments.compare(losses).values())[-1].within
     sizes = {cell.arm: json.loads((cell.run / "run.json").read_text("utf-8"))["parameters"] for cell in cells}
-    seconds = {arm.name: min(cell.seconds for cell in cells if cell.arm == arm.name) for arm in arms}
-    found = {"losses": losses, "within": within, "parameters": sizes, "seconds": seconds}
+    steps = _steps({arm.name: arm.settings(Settings().changed(BASE), 1) for arm in arms}, 3 if options.quick else 15)
+    found = {"losses": losses, "within": within, "parameters": sizes, "steps": steps}
     return {**found, "nanogpt": _beside_nanogpt(options.nanogpt) if options.nanogpt else None}
 
 
 def _tell(cell: Any) -> None:
     print(f"{cell.arm}, seed {cell.seed}: {cell.loss:.4f}, {cell.steps:,} steps in {cell.seconds:.0f} s", flush=True)
+
+
+def _steps(settings: dict[str, Any], rounds: int) -> dict[str, float]:
+    """How long a step of each takes beside one of the first, in turns: the median of the rounds' ratios."""
+    import torch
+
+    from microformer import Microformer
+    from microformer.settings import model_spec
+    from microformer.training.optimizers import Optimizer, Recipe
+
+    torch.set_num_threads(1)
+    ids = torch.randint(0, 65, (32, 129))
+    steps = {}
+    for name, chosen in settings.items():
+        model, training = Microformer(model_spec(chosen, 65)), chosen.training
+        recipe = Recipe(training.optimizer, training.learning_rate, 0.1, 0.95, (0.9, 0.95))
+        steps[name] = _step(model, Optimizer(model, recipe), ids)
+        steps[name]()
+    took: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            took[name].append(time.perf_counter() - began)
+    first = next(iter(took.values()))
+    return {
+        name: statistics.median(one / other for one, other in zip(seconds, first, strict=True))
+        for name, seconds in took.items()
+    }
+
+
+def _step(model: Any, optimizer: Any, ids: Any) -> Callable[[], None]:
+    def step() -> None:
+        model.loss(ids[:, :-1], ids[:, 1:], None).backward()
+        optimizer.step()
+
+    return step
 
 
 _UPSTREAM = """
@@ -123,14 +163,14 @@ def _run(folder: Path, *words: str) -> str:
 
 def page(found: dict[str, Any]) -> str:
     """The section of BENCHMARKS.md, and the table of docs/originals.md."""
-    lines = ["| | loss | difference | parameters | ms a step |", "|---|---|---|---|---|"]
+    lines = ["| | loss | difference | parameters | a step |", "|---|---|---|---|---|"]
     before = None
     for name, _, _ in STEPS:
         loss = sum(found["losses"][name]) / len(found["losses"][name])
         within = "" if found["within"] is None else f" ± {found['within']:.4f}"
         difference = "" if before is None else f"{loss - before:+.4f}{within}"
-        milliseconds = found["seconds"][name] / BASE["max_steps"] * 1000
-        lines.append(f"| {name} | {loss:.4f} | {difference} | {found['parameters'][name]:,} | {milliseconds:.0f} |")
+        size, step = found["parameters"][name], found["steps"][name]
+        lines.append(f"| {name} | {loss:.4f} | {difference} | {size:,} | {step:.2f} |")
         before = loss
     if beside := found["nanogpt"]:
         lines += [
