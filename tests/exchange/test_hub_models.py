@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from local_hub import hub_of
-from originals import original
+from their_models import original
 
 from microformer import load_run, tokenization
 

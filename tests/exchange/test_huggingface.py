@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from originals import original
 from safetensors.torch import load_file, save_file
 from small_runs import book, command, flags, info, train, without_checks, without_picture_and_sample
+from their_models import original
 from torch.testing import assert_close
 
 from microformer import load_run

@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 import transformers
-from originals import ORIGINALS, original, random_ids, theirs_loss
+from their_models import ORIGINALS, original, random_ids, theirs_loss
 from torch.testing import assert_close
 
 from microformer import tokenization
