@@ -121,9 +121,9 @@ def _named(kind: str) -> type[Tokenizer]:
 
             return GPT1Tokenizer
         case "huggingface":
-            from microformer.tokenization.library import LibraryTokenizer
+            from microformer.tokenization.huggingface import HuggingFaceTokenizer
 
-            return LibraryTokenizer
+            return HuggingFaceTokenizer
     meant = nearest(kind, KINDS)
     known = f"the kinds are {', '.join(KINDS)}."
     raise SettingsError(f'there is no tokenizer "{kind}".', f'did you mean "{meant}"? {known}' if meant else known)

@@ -53,7 +53,7 @@ def is_own(path: Path) -> bool:
 
 
 def _of_library(data: Any, path: Path) -> Tokenizer:
-    from microformer.tokenization.library import LibraryTokenizer
+    from microformer.tokenization.huggingface import HuggingFaceTokenizer
 
     model = data.get("model") if isinstance(data, dict) else None
     if not isinstance(model, dict):
@@ -61,7 +61,7 @@ def _of_library(data: Any, path: Path) -> Tokenizer:
     try:
         if (ours := _of_ours(data, model, path)) is not None:
             return ours
-        other = LibraryTokenizer.from_dict({"tokenizer": data})
+        other = HuggingFaceTokenizer.from_dict({"tokenizer": data})
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path} is no tokenizer: {error!r}.", "it was cut short, or edited by hand.") from error
     except DataError as error:

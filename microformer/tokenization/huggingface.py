@@ -18,7 +18,7 @@ from microformer.errors import DataError, SettingsError
 from microformer.tokenization.base import StreamDecoder, Tokenizer, Unknown, utf8
 
 
-class LibraryTokenizer(Tokenizer):
+class HuggingFaceTokenizer(Tokenizer):
     """Runs a tokenizer.json as it is.
 
     Args:
@@ -41,7 +41,7 @@ class LibraryTokenizer(Tokenizer):
         self.beginning = tuple(backend.encode("a").ids[: added.index(0)]) if 0 in added else ()
 
     @classmethod
-    def train(cls, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> "LibraryTokenizer":
+    def train(cls, chunks: Iterable[str], vocab_size: int | None = None, alphabet: str = "") -> "HuggingFaceTokenizer":
         raise SettingsError("another program's tokenizer is not trained here.", "name a folder with its files.")
 
     @property
@@ -67,7 +67,7 @@ class LibraryTokenizer(Tokenizer):
         return {"kind": self.kind, "tokenizer": json.loads(self._backend.to_str())}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "LibraryTokenizer":
+    def from_dict(cls, data: dict[str, Any]) -> "HuggingFaceTokenizer":
         try:
             return cls(tokenizers.Tokenizer.from_str(json.dumps(data.get("tokenizer"))))
         except DataError:
@@ -83,7 +83,7 @@ class _Settling(StreamDecoder):
     it does to both.
     """
 
-    def __init__(self, tokenizer: LibraryTokenizer):
+    def __init__(self, tokenizer: HuggingFaceTokenizer):
         self._tokenizer = tokenizer
         self._given: list[int] = []  # the last ids whose text was given
         self._held: list[int] = []
