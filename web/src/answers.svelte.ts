@@ -115,18 +115,24 @@ export function ask(question: () => [string, Body] | null): Answer {
     );
     return () => {
       current = false;
-      entry.users--;
-      // Whoever asked has gone: the server need not go on.
-      if (!entry.users && !entry.done) {
-        entry.cancel.abort();
-        if (asked.get(entry.request[0]) === entry) asked.delete(entry.request[0]);
-      }
+      leave(entry);
     };
   });
   return answer;
 }
 
-/** One answer, outside of a component. */
-export async function askOnce(view: string, body: Body, signal?: AbortSignal): Promise<Frame> {
-  return await transport.ask(view, body, signal);
+/** One answer, kept until `release` is called: for what is asked piece by piece. */
+export function hold(view: string, body: Body): { answer: Promise<Frame>; release: () => void } {
+  const entry = entryOf(view, body);
+  entry.users++;
+  return { answer: entry.answer, release: () => leave(entry) };
+}
+
+function leave(entry: Entry) {
+  entry.users--;
+  // Whoever asked has gone: the server need not go on.
+  if (!entry.users && !entry.done) {
+    entry.cancel.abort();
+    if (asked.get(entry.request[0]) === entry) asked.delete(entry.request[0]);
+  }
 }

@@ -28,6 +28,7 @@ const NOTHING = {
   topP: 1,
   minP: 0,
   seed: 0,
+  written: 0,
   follow: false,
 };
 
@@ -76,6 +77,8 @@ class Selection implements State {
   topP = $state(NOTHING.topP);
   minP = $state(NOTHING.minP);
   seed = $state(0);
+  /** How many tokens are written on from the text: with the seed, these are always the same. */
+  written = $state(0);
   follow = $state(false);
 
   /** The fields that every request begins with. */
