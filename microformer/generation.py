@@ -18,6 +18,7 @@ from torch import Tensor
 from microformer.errors import GenerationError
 from microformer.models.model import Microformer
 from microformer.models.state import FixedState, State
+from microformer.models.taps import Tap
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,25 @@ class Sampler:
 
 class _Draws:
     """Numbers between 0 and 1 from one seed, drawn many at a time: a call of torch for each would take longer than all
-    of them. Asked for in order."""
+    of them. The n-th is the same whichever were asked for before."""
 
     _AT_ONCE = 256
 
     def __init__(self, seed: int):
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
+        self._begin()
 
     def __call__(self, number: int) -> float:
-        place = number % self._AT_ONCE
-        if place == 0:
+        block, place = divmod(number, self._AT_ONCE)
+        if block < self.block:
+            self._begin()
+        while self.block < block:
             self.drawn = torch.rand(self._AT_ONCE, generator=self.generator).tolist()
+            self.block += 1
         return self.drawn[place]
+
+    def _begin(self) -> None:
+        self.generator, self.block = torch.Generator().manual_seed(self.seed), -1
 
 
 def window_start(seen: int, context: int) -> int:
@@ -105,18 +113,21 @@ def window_start(seen: int, context: int) -> int:
 Step = Callable[[Tensor, State, Tensor], tuple[Tensor, State]]
 
 
-def next_ids(model: Microformer, sampler: Sampler, ids: Tensor, state: State, u: Tensor) -> tuple[Tensor, State]:
+def next_ids(
+    model: Microformer, sampler: Sampler, ids: Tensor, state: State, u: Tensor, tap: Tap | None = None
+) -> tuple[Tensor, State]:
     """Reads more tokens of each row and chooses the one after them: a step of `stream`.
 
     Args:
         ids: the tokens. [batch pos]
         state: what was read before them.
         u: where each row draws. [batch]
+        tap: reads or edits activations (models/taps.py).
 
     Returns:
         the ids [batch] and the next state.
     """
-    output = model(ids, state=state)
+    output = model(ids, state=state, tap=tap)
     assert output.state is not None
     logits = output.logits[:, -1]
     if logits.device.type == "mps":
@@ -134,6 +145,8 @@ def stream(
     seed: int = 0,
     use_cache: bool = True,
     compiled: Step | None = None,
+    tap: Tap | None = None,
+    drawn: int = 0,
 ) -> Iterator[list[int | None]]:
     """Continues prompts of any lengths together, a token each at a time.
 
@@ -152,7 +165,10 @@ def stream(
         use_cache: False computes every step from the whole window: the oracle, and slow.
         compiled: `next_ids` of this model and sampler as compiled code, for the steps that read one token a row (most
             do). Its rounding differs, so that a draw may fall on the other side of a border once in many thousand
-            tokens.
+            tokens. Left aside where there is a tap, which it would not call.
+        tap: reads or edits the activations of every step.
+        drawn: how many numbers of its generator each row has used already. A prompt with the first n tokens of what
+            followed it goes on as it did with drawn = n.
 
     Yields:
         For each row its new id, or None where it has none at this step.
@@ -168,7 +184,7 @@ def stream(
     texts = [list(prompt) for prompt in prompts]
     lengths = [len(prompt) for prompt in prompts]
     seen = min(lengths)
-    plain: Step = partial(next_ids, model, sampler)
+    plain: Step = partial(next_ids, model, sampler, tap=tap)
     read, state = 0, model.empty_state()
     held = 0  # how many tokens the state remembers: those before `read`
 
@@ -180,10 +196,10 @@ def stream(
         fresh = [length <= seen < length + max_new_tokens for length in lengths]
         # A row's n-th new token has the n-th number of the row's own generator.
         u = torch.tensor(
-            [one(seen - length) if new else 0.0 for one, length, new in zip(draws, lengths, fresh, strict=True)]
+            [one(drawn + seen - length) if new else 0.0 for one, length, new in zip(draws, lengths, fresh, strict=True)]
         )
         step = plain
-        if compiled is not None and held and seen - read == 1:
+        if compiled is not None and tap is None and held and seen - read == 1:
             step, state = compiled, state if isinstance(state, FixedState) else state.fixed(context, device)
         ids, state = step(ids, state, u)
         read, held = seen, held + seen - read

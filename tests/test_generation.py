@@ -14,6 +14,7 @@ from microformer.generation import Sampler, next_ids, stream, window_start
 from microformer.models.grammar import one
 from microformer.models.model import Microformer
 from microformer.models.spec import MEMORY, Gelu, LayerSpec, Learned, ModelSpec, RMSNorm, Rope, Softmax
+from microformer.models.taps import Edit, Record
 
 VOCAB, CONTEXT = 11, 8
 
@@ -116,6 +117,36 @@ def test_a_seed_gives_one_text_and_another_seed_another():
     assert generated(model, [[1]], seed=5) == generated(model, [[1]], seed=5)
     assert generated(model, [[1]], seed=5) != generated(model, [[1]], seed=6)
     assert len(generated(model, [[1]], seed=2**63 - 1)[0]) == len(generated(model, [[1]], seed=-1)[0]) == 20
+
+
+@pytest.mark.parametrize("memory", ["none", "xl(5)"])
+@pytest.mark.parametrize("shown", [1, 5, 300])
+def test_a_text_that_is_gone_on_with_is_the_one_that_was_not_stopped(memory, shown):
+    model, prompt = small_model(memory=one(memory, MEMORY, "MEMORY")), [1, 2, 3]
+    whole = generated(model, [prompt], new=shown + 10, seed=4)[0]
+
+    assert generated(model, [prompt + whole[:shown]], new=10, seed=4, drawn=shown) == [whole[shown:]]
+    assert generated(model, [prompt + whole[:shown]], new=10, seed=4) != [whole[shown:]]
+
+
+def test_a_tap_reads_and_edits_every_step_with_and_without_the_cache():
+    model, name = small_model(), "blocks.1.attn.hook_z"
+    record, silence = Record([name]), Edit({name: torch.zeros_like})
+
+    assert generated(model, [[1, 2]], new=5, tap=record) == generated(model, [[1, 2]], new=5)
+    assert record.activations[name].shape == (1, 1, 2, 8)
+    silenced = generated(model, [[1, 2]], tap=silence)
+    assert silenced == generated(model, [[1, 2]], tap=silence, use_cache=False)
+    assert silenced != generated(model, [[1, 2]])
+
+
+def test_where_there_is_a_tap_compiled_code_is_left_aside():
+    def compiled(*_):
+        raise AssertionError("called")
+
+    model = small_model()
+
+    assert generated(model, [[1]], tap=Record(), compiled=compiled) == generated(model, [[1]])
 
 
 def test_generating_draws_from_no_global_state():
