@@ -190,7 +190,7 @@ export function draw({ boxes, width, open, parallel, input, output }: Plan): Fig
     }
 
     function acrossThe(parts: Box[], slims: Box[]): [number, string] {
-      const height = parts.length ? 24 + 64 + (slims.length ? 32 : 0) + 10 : 50;
+      const height = parts.length ? 24 + 64 + (slims.length ? 32 : 0) + 10 : 66;
       const middle = y + (parts.length ? 24 + 32 : height / 2);
       let x = start;
       if (norm) {
@@ -306,7 +306,7 @@ export function draw({ boxes, width, open, parallel, input, output }: Plan): Fig
   y += 18;
   const norm = by.get("ln_final");
   if (norm) {
-    through(norm, 40);
+    through(norm, 46);
     y += 16;
   }
   const last = by.get("unembed");
