@@ -92,7 +92,8 @@ export function ask(question: () => [string, Body] | null): Answer {
     const now = question();
     void forgotten.times;
     if (!now) {
-      answer.frame = null;
+      answer.frame = answer.problem = null;
+      answer.busy = false;
       return;
     }
     const entry = entryOf(...now);

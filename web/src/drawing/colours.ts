@@ -30,8 +30,8 @@ const DARK = {
 
 export const ramps = (dark: boolean) => (dark ? DARK : LIGHT);
 export const NOT_A_NUMBER: Colour = [214, 51, 132];
-/** The paper under an exact zero of a sparse pattern. */
-export const zero = (dark: boolean): Colour => (dark ? [10, 11, 13] : [255, 255, 255]);
+/** An exact zero of a sparse pattern: no shade of the amounts, so that it is not taken for a small one. */
+export const zero = (dark: boolean): Colour => (dark ? [52, 50, 47] : [233, 228, 217]);
 
 export function css([r, g, b]: Colour): string {
   return `rgb(${r} ${g} ${b})`;
