@@ -76,6 +76,7 @@ CHECKPOINT_EVERY = "auto"  # steps between checkpoints; auto: with each validati
 CHECKPOINT_MINUTES = 5.0  # a checkpoint at least this often, in minutes
 SNAPSHOTS = True  # keep the weights of steps 1, 2, 4, 8 … (20 at most) to look at later
 LOG_EVERY = 10  # steps between lines of metrics.jsonl
+PROBE_STEPS = 100  # steps between probes, small pictures of what the model does with one text; 0 for none
 
 # The machine (auto: what a short probe finds faster)
 DEVICE = "auto"  # cpu, cuda, mps

@@ -77,6 +77,7 @@ READ_BY = {
     "checkpoint_minutes": "training/loop.py",
     "snapshots": "training/loop.py",
     "log_every": "training/loop.py",
+    "probe_steps": "inspection/probes.py",
     "seed": "pipeline/training.py",
     "device": "devices.py",
     "precision": "devices.py",

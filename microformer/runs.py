@@ -5,6 +5,7 @@
       tokenizer.json   everything needed to turn text into ids and back
       metrics.jsonl    one line a logged step
       code/            the files of the user's own components, if there are any
+      probes/          what the model did with one text, every so many steps; a file a step
       checkpoints/     index.json names the folder of `last`, of `best`, and of each snapshot
 
 A checkpoint is written whole as a new folder; then the index, a small file, is replaced. So at every instant the index
@@ -14,7 +15,7 @@ names whole checkpoints only, and what a killed writer left is swept away by the
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -206,6 +207,28 @@ class Run:
             raise RunError(f"the run {self.name!r} has no checkpoint {which!r}.", hint)
         return self.folder / "checkpoints" / found
 
+    @property
+    def probes(self) -> list[int]:
+        """The steps of which there is a probe, in their order."""
+        found = (
+            re.fullmatch(r"step-(\d+)\.safetensors", path.name) for path in (self.folder / "probes").glob("step-*")
+        )
+        return sorted(int(one[1]) for one in found if one)
+
+    def probe(self, step: int) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+        """A step's probe: its tensors by name, and the words of its header.
+
+        Raises:
+            RunError: there is none, or it can't be read.
+        """
+        path = self._probe(step)
+        if not path.is_file():
+            raise RunError(f"the run {self.name!r} has no probe of step {step:,}.", "choose another step.")
+        return load_tensors(path), tensors_header(path)
+
+    def _probe(self, step: int) -> Path:
+        return self.folder / "probes" / f"step-{step:07d}.safetensors"
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the folder for one writer, and sweeps away what a killed one left half-made.
@@ -226,6 +249,7 @@ class Run:
                 ) from None
         try:
             files.sweep(self.folder)
+            files.sweep(self.folder / "probes")
             yield
         finally:
             lock.release()
@@ -241,12 +265,30 @@ class Run:
         with files.explained(path), open(path, "a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(row) + "\n")
 
+    def write_probe(self, step: int, tensors: Mapping[str, "Tensor"], about: Mapping[str, str]) -> None:
+        """Writes a step's probe, in the place of one that is there.
+
+        Args:
+            about: words for the file's header.
+
+        Raises:
+            FileError: it could not be written.
+        """
+        with files.atomic_file(self._probe(step)) as partial:
+            save_tensors(tensors, partial, about)
+
+    def drop_probes(self, steps: Iterable[int]) -> None:
+        """Removes the probes of some steps."""
+        for step in steps:
+            self._probe(step).unlink(missing_ok=True)
+
     def cut_back(self, step: int) -> None:
         """Forgets what came after a step: it will be made again."""
         path = self.folder / "metrics.jsonl"
         if path.is_file():
             kept = [json.dumps(row) + "\n" for row in self.metrics if row["step"] <= step]
             files.write_text(path, "".join(kept))
+        self.drop_probes([one for one in self.probes if one > step])
         index = self.index
         index["snapshots"] = [one for one in index["snapshots"] if int(one.removeprefix("step-")) <= step]
         index["best"] = index["best_of_last"]

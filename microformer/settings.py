@@ -201,6 +201,9 @@ class TrainingSettings:
     )
     snapshots: bool = setting(True, "keep the weights of steps 1, 2, 4, 8 … (20 at most) to look at later")
     log_every: int = setting(10, "steps between lines of metrics.jsonl", least=1)
+    probe_steps: int = setting(
+        100, "steps between probes, small pictures of what the model does with one text; 0 for none", least=0
+    )
     seed: int = setting(1, "of weights, data order and dropout", least=0, most=2**63 - 1)
 
 
@@ -225,7 +228,7 @@ GROUPS: dict[str, type] = {
 }  # fmt: skip
 BUDGETS = ("epochs", "max_steps", "max_minutes")
 # What --resume may change: budgets, and how often things happen.
-FREQUENCIES = ("eval_every", "checkpoint_every", "checkpoint_minutes", "log_every", "patience")
+FREQUENCIES = ("eval_every", "checkpoint_every", "checkpoint_minutes", "log_every", "probe_steps", "patience")
 
 
 @dataclass(frozen=True)
