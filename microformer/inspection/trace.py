@@ -156,6 +156,12 @@ class Trace:
         means = any(edit.how == "mean" for edit in self.edits)
         return tap_of(self.edits, self.unedited.cache if means and self.unedited else None)
 
+    @property
+    def changed(self) -> frozenset[str]:
+        """The activations that edits or a patch replaced."""
+        patched = self.patched().edits if self.patched else ()
+        return frozenset([*(name for edit in self.edits for name in edit.names), *patched])
+
     @cached_property
     def _read(self) -> tuple[Float[Tensor, "pos vocab"], Activations]:
         logits, cache = self.run_with_cache(None)
