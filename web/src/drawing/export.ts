@@ -5,11 +5,18 @@
  */
 
 const SVG = "http://www.w3.org/2000/svg";
+const MARGIN = 14;
 const STYLES = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-family", "font-size"];
 const MORE_STYLES = ["font-weight", "text-anchor", "dominant-baseline", "fill-opacity", "stroke-opacity"];
 
+/** The element's place with some paper around it. */
+function framed(element: HTMLElement): DOMRect {
+  const { left, top, width, height } = element.getBoundingClientRect();
+  return new DOMRect(left - MARGIN, top - MARGIN, width + 2 * MARGIN, height + 2 * MARGIN);
+}
+
 export function toSvg(element: HTMLElement): string {
-  const box = element.getBoundingClientRect();
+  const box = framed(element);
   const root = made("svg", { xmlns: SVG, width: box.width, height: box.height });
   root.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
   const paper = getComputedStyle(document.body).backgroundColor;
@@ -21,7 +28,7 @@ export function toSvg(element: HTMLElement): string {
 /** At twice the size, for screens and slides that show more pixels. */
 export async function toPng(element: HTMLElement): Promise<Blob> {
   const svg = toSvg(element);
-  const { width, height } = element.getBoundingClientRect();
+  const { width, height } = framed(element);
   const image = new Image();
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
   await image.decode();
@@ -45,6 +52,7 @@ function made(name: string, attributes: Record<string, string | number>): SVGEle
 function draw(node: Element, into: Element, origin: DOMRect) {
   const style = getComputedStyle(node);
   if (style.display === "none" || style.visibility === "hidden" || node.hasAttribute("data-no-export")) return;
+  if (style.clipPath === "inset(50%)") return; // what only a screen reader is told
   const box = node.getBoundingClientRect();
   const at = { x: box.left - origin.left, y: box.top - origin.top, width: box.width, height: box.height };
   if (node instanceof SVGSVGElement) {
@@ -53,13 +61,23 @@ function draw(node: Element, into: Element, origin: DOMRect) {
     into.append(copy);
     return;
   }
-  const border = style.borderTopWidth !== "0px" && style.borderTopStyle !== "none";
-  if (visible(style.backgroundColor) || (border && visible(style.borderTopColor))) {
-    const fill = visible(style.backgroundColor) ? style.backgroundColor : "none";
+  const sides = ["Top", "Right", "Bottom", "Left"] as const;
+  const drawn = sides.filter(
+    (one) =>
+      style[`border${one}Width`] !== "0px" &&
+      style[`border${one}Style`] !== "none" &&
+      visible(style[`border${one}Color`]),
+  );
+  const border = drawn.length === 4;
+  const gradient = faded(style.backgroundImage, into);
+  if (visible(style.backgroundColor) || border || gradient) {
+    const fill = gradient ?? (visible(style.backgroundColor) ? style.backgroundColor : "none");
     const rectangle = made("rect", { ...at, rx: Number.parseFloat(style.borderRadius) || 0, fill });
     if (border) rectangle.setAttribute("stroke", style.borderTopColor);
     into.append(rectangle);
   }
+  if (!border && drawn.includes("Top"))
+    into.append(made("path", { d: `M ${at.x} ${at.y} h ${at.width}`, stroke: style.borderTopColor }));
   if (node instanceof HTMLCanvasElement) {
     const image = made("image", { ...at, href: node.toDataURL(), preserveAspectRatio: "none" });
     image.setAttribute("style", "image-rendering: pixelated");
@@ -70,6 +88,18 @@ function draw(node: Element, into: Element, origin: DOMRect) {
     if (child instanceof Element) draw(child, into, origin);
     else if (child instanceof Text) words(child, style, into, origin);
   }
+}
+
+/** A background that goes from colour to colour, left to right, as SVG has it; null where it is none. */
+function faded(background: string, into: Element): string | null {
+  if (!background.startsWith("linear-gradient(to right")) return null;
+  const colours = background.match(/rgba?\([^)]*\)/g) ?? [];
+  const id = `faded-${into.childElementCount}`;
+  const gradient = made("linearGradient", { id });
+  for (const [i, colour] of colours.entries())
+    gradient.append(made("stop", { offset: i / Math.max(1, colours.length - 1), "stop-color": colour }));
+  into.append(gradient);
+  return `url(#${id})`;
 }
 
 /** The words of a text node, a line each. */
