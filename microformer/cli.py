@@ -266,6 +266,8 @@ def _add_train(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--run", metavar="NAME", help="the run's name [the corpus's and a number]")
     verb.add_argument("--resume", action="store_true", help="continue the run named, or the latest")
     verb.add_argument("--from", dest="start", metavar="RUN", help="begin with another run's model and tokenizer")
+    verb.add_argument("--watch", action="store_true", help="open the page that looks inside, while it trains")
+    verb.add_argument("--no-browser", action="store_true", help="with --watch: print the page's address and no more")
     _add_trust(verb)
     _add_settings(verb, list(GROUPS))
 
@@ -284,12 +286,15 @@ def _train(args: argparse.Namespace) -> int:
         settings.resolve(args.config, given)  # a mistake is told before torch takes its second to load
     from microformer import pipeline
 
-    with redirect_stdout(_GoesOn(sys.stdout)):
-        run = pipeline.train(
-            args.config, run=args.run, resume=args.resume, start=args.start, trust_code=args.trust_code, **given
-        )
-    ended = run.info["ended"]
-    return INTERRUPTED if ended and ended["how"] == "interrupted" else 0
+    with redirect_stdout(_GoesOn(sys.stdout)), pipeline.Watching(not args.no_browser) as page:
+        begun = page.open if args.watch else None
+        how = {"run": args.run, "resume": args.resume, "start": args.start, "trust_code": args.trust_code}
+        run = pipeline.train(args.config, begun=begun, **how, **given)
+        ended = run.info["ended"]
+        if ended and ended["how"] == "interrupted":
+            return INTERRUPTED
+        page.stay()
+    return 0
 
 
 def _add_generate(verb: argparse.ArgumentParser) -> None:
@@ -455,6 +460,37 @@ def _eval(args: argparse.Namespace) -> int:
         )
     for passage in passages[:3]:
         print(f"surprising: {passage['nats']:.2f} nats a token: {passage['before']!r} → {passage['text']!r}")
+    return 0
+
+
+def _add_inspect(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", nargs="?", metavar="RUN", help="a run's name or folder, shown first [the latest]")
+    verb.add_argument("--checkpoint", default="best", metavar="WHICH", help="best, last, or a snapshot's step [best]")
+    verb.add_argument(
+        "--port", type=_number("--port", int), default=7717, metavar="N",
+        help="where the page is served; the next that is free, if it is taken [7717]",
+    )  # fmt: skip
+    verb.add_argument("--no-browser", action="store_true", help="print the address, and open no browser")
+    verb.add_argument(
+        "--allow-host", action="append", default=[], metavar="HOST",
+        help="a name that the page may be asked for by, such as a notebook proxy's; may be given several times",
+    )  # fmt: skip
+    _add_trust(verb)
+    verb.add_argument("--beside-training", action="store_true", help=argparse.SUPPRESS)
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from microformer import pipeline
+
+    pipeline.inspect(
+        args.run,
+        port=args.port,
+        browser=not args.no_browser,
+        hosts=args.allow_host,
+        checkpoint=args.checkpoint,
+        trust_code=args.trust_code,
+        beside_training=args.beside_training,
+    )
     return 0
 
 
@@ -756,6 +792,7 @@ _VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable
     "eval": ("the exact loss of a run over a split or a text", _add_eval, _eval),
     "import": ("another program's model as a run here", _add_import, _import),
     "export": ("a run's model for another program", _add_export, _export),
+    "inspect": ("look inside a run's model, on a page in the browser", _add_inspect, _inspect),
     "runs": ("the runs here and their figures", _add_runs, _runs),
     "corpora": ("the corpora that have a name", _add_corpora, _corpora),
     "tokenize": ("a text's tokens and their ids", _add_tokenize, _tokenize),

@@ -21,6 +21,7 @@ VERBS = (
     "train",
     "generate",
     "eval",
+    "inspect",
     "runs",
     "corpora",
     "tokenize",
@@ -641,6 +642,7 @@ CHANGED = {
     "batch_size": 8, "accumulate": 2, "optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.5,
     "momentum": 0.5, "beta_1": 0.5, "beta_2": 0.5, "grad_clip": 0.01, "schedule": None, "warmup": 0.5, "decay": 0.9,
     "averaging": 0.9, "eval_every": 2, "patience": 1, "checkpoint_every": 5, "snapshots": False, "log_every": 3,
+    "probe_steps": 3,
     "seed": 2,
 }  # fmt: skip
 # What is told elsewhere: corpora and encodings, time, and the machine.
@@ -666,7 +668,7 @@ def effects(name, saved):
     """All that a run did and left, but for the echo of its settings and times. saved: what it saved on the way."""
     run = runs.find(name)
     weights = (run.checkpoint("best") / "model.safetensors").read_bytes()
-    return saved, weights, rows(name), run.info["model"], run.info["ended"]["how"], run.info["data"]["fingerprint"]
+    return saved, run.probes, weights, rows(name), run.info["model"], run.info["ended"]["how"], run.info["data"]["fingerprint"]
 
 
 @contextmanager

@@ -9,18 +9,23 @@ components  components of the user's own: read, tried out, built
 checking    a component of the user's own → what is said of it
 text        run folder → ids → text; the loss of a run over a text
 losses      the loss of each token → by kind, and the passages that cost most
+inspecting  a run's page, served and opened
+watching    the same beside a training
 report      what is said before and after a training
 """
 
 from microformer.pipeline.checking import check
 from microformer.pipeline.exporting import export, how_to_use
+from microformer.pipeline.inspecting import inspect
 from microformer.pipeline.preparing import how_to_prepare, prepare, prepared_data, source_of
 from microformer.pipeline.report import draw_positions
 from microformer.pipeline.starting import import_model
 from microformer.pipeline.text import as_read, check_memory, evaluate, generate, stream_text
 from microformer.pipeline.training import train
+from microformer.pipeline.watching import Watching
 
 __all__ = [
-    "as_read", "check", "check_memory", "draw_positions", "evaluate", "export", "generate", "how_to_prepare",
-    "how_to_use", "import_model", "prepare", "prepared_data", "source_of", "stream_text", "train",
+    "Watching", "as_read", "check", "check_memory", "draw_positions", "evaluate", "export", "generate",
+    "how_to_prepare", "how_to_use", "import_model", "inspect", "prepare", "prepared_data", "source_of",
+    "stream_text", "train",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,8 @@ import torch
 
 from microformer import baselines, corpora, devices, evaluation, files, own_code, runs, settings, tokenization
 from microformer.errors import DivergedError, MicroformerError, RunError, SettingsError, TrainingError, notice
+from microformer.inspection import probes
+from microformer.inspection.probes import Probing
 from microformer.models.model import Microformer
 from microformer.models.spec import ModelSpec
 from microformer.pipeline import components, report, starting
@@ -54,6 +56,7 @@ def train(
     start: str | None = None,
     show: bool = True,
     trust_code: bool = False,
+    begun: Callable[[Run], None] | None = None,
     **given: Any,
 ) -> Run:
     """Trains a model, from text to a run folder.
@@ -66,6 +69,7 @@ def train(
         show: whether to print how it goes.
         trust_code: whether the own components of the run that is resumed, repeated or begun with are run even if
             nothing was trained with them on this machine.
+        begun: called with the run when its folder is there and the first step is about to be taken.
         given: settings by name, such as `embed_dim=64`; they win over the config.
 
     Returns:
@@ -79,7 +83,7 @@ def train(
         with found.lock():
             found.code.trust()
             components.notice_changes(found)
-            return _resume(found, given, show)
+            return _resume(found, given, show, begun)
     chosen = settings.resolve(config, given)
     source = None if start is None else starting.source(start, trust_code)
     if source is not None:
@@ -129,10 +133,10 @@ def train(
                 **({} if source is None else {"from": {"run": source.name, "checkpoint": source.chosen}}),
             )
         )
-        return _train(Run(new.folder), data, show)
+        return _train(Run(new.folder), data, show, begun)
 
 
-def _resume(run: Run, given: Mapping[str, Any], show: bool) -> Run:
+def _resume(run: Run, given: Mapping[str, Any], show: bool, begun: Callable[[Run], None] | None) -> Run:
     before = run.settings
     after = before.changed(given)
     for name in given:
@@ -173,13 +177,20 @@ def _resume(run: Run, given: Mapping[str, Any], show: bool) -> Run:
     # A budget that changes on the way is a leg too, one that begins where the leg before it began.
     legs = [*run.info["legs"], {**leg, **budgets(after)}] if more else run.info["legs"]
     changed = {**run.info, "settings": after.flat(), "data": data_described(data), "legs": legs, "ended": None}
-    return _train(Run(run.folder), data, show, changed)
+    return _train(Run(run.folder), data, show, begun, changed)
 
 
-def _train(run: Run, data: corpora.Prepared, show: bool, changed: Mapping[str, Any] | None = None) -> Run:
+def _train(
+    run: Run,
+    data: corpora.Prepared,
+    show: bool,
+    begun: Callable[[Run], None] | None = None,
+    changed: Mapping[str, Any] | None = None,
+) -> Run:
     """Trains the run as its folder describes it, from its last checkpoint on if there is one.
 
     Args:
+        begun: called when the first step is about to be taken.
         changed: what run.json is to say from now on. It is put back as it was where the run can't be gone on with.
     """
     before = run.info
@@ -198,7 +209,8 @@ def _train(run: Run, data: corpora.Prepared, show: bool, changed: Mapping[str, A
     budget = _budget(run.settings, run.spec, data, legs[-1], recorded)
 
     stopping = EarlyStopping(training.patience, training.stop_on == "exact_match")
-    observers: list[Observer] = [stopping, _MetricsWriter(run)]
+    probing = _probing(run, model, data, lambda: loop.average.in_place())
+    observers: list[Observer] = [stopping, _MetricsWriter(run), probing]
     progress = None
     if show:
         progress = Progress(None if budget.on_the_clock else budget.steps, report.bits_per_nat(data))
@@ -229,6 +241,8 @@ def _train(run: Run, data: corpora.Prepared, show: bool, changed: Mapping[str, A
             raise
         if show:
             report.say_sizes(run, data, budget)
+        if begun is not None:
+            begun(run)
         try:
             with progress or nullcontext():
                 how = loop.run()
@@ -237,6 +251,8 @@ def _train(run: Run, data: corpora.Prepared, show: bool, changed: Mapping[str, A
             ended = {"how": "diverged", "at": now(), "step": position.step, "seconds": round(position.seconds, 3)}
             run.write_info({**run.info, "ended": ended})
             raise
+        if how != "interrupted":  # nothing is measured because of an interruption
+            probing.at_end(loop.position.step)
     return _finish(run, loop, data, how, show)
 
 
@@ -322,6 +338,14 @@ class _MetricsWriter(Observer):
 
     def on_row(self, row: Row) -> None:
         self.run.append_metrics(row)
+
+
+def _probing(
+    run: Run, model: Microformer, data: corpora.Prepared, averaged: Callable[[], AbstractContextManager[None]]
+) -> Probing:
+    """What writes the probes, of the beginning of what is held out."""
+    text = data.train if data.val is None else data.val
+    return Probing(run, model, text[: probes.LENGTH].long(), run.settings.training.probe_steps, averaged)
 
 
 def _validation(model: Microformer, data: corpora.Prepared) -> Callable[[], Row] | None:
