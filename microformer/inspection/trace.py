@@ -182,6 +182,11 @@ class Trace:
                 made.check_all_fired()
         return logits, cache
 
+    def _repr_html_(self) -> str:
+        from microformer.inspection.notebook import drawn
+
+        return drawn(self)
+
 
 def trace(run: Run | Microformer, text: Text, edits: Sequence[str | Edit] | str = ()) -> Trace:
     """One text through a run's model.
