@@ -18,8 +18,9 @@ export function number(value: number, digits = 2): string {
   return value.toFixed(digits).replace("-", "−");
 }
 
-/** A change, with its sign. */
+/** A change, with its sign; what rounds to nothing has none. */
 export function signed(value: number, digits = 2): string {
+  if (Number(value.toFixed(digits)) === 0) return number(0, digits);
   return value > 0 ? `+${number(value, digits)}` : number(value, digits);
 }
 
