@@ -17,8 +17,6 @@ export interface Box {
   /** `own` where it is the user's. */
   code: string;
   tap: string | null;
-  /** Its parameters by name, where they are told. */
-  weights?: { name: string; shape: number[] }[];
 }
 
 export type Kind = "embedding" | "norm" | "attention" | "feedforward" | "unembedding" | "layer" | "beside";
@@ -173,7 +171,13 @@ export function draw({ boxes, width, open, parallel, input, output }: Plan): Fig
     const of = (name: string) => inside.find((box) => box.id.endsWith(`.${name}`));
     const parts = ["W_QKV", "kernel", "W_O"].map(of).filter((box) => box !== undefined);
     const slims = ["qk_norm", "retrieval", "W_G"].map(of).filter((box) => box !== undefined);
-    const [bottom, out] = wide ? acrossThe(parts, slims) : downThe(parts, slims);
+    let [bottom, out] = wide ? acrossThe(parts, slims) : downThe(parts, slims);
+    if (after && !wide) {
+      wire(`M${out}V${bottom + 12 - ARROW}`);
+      put(after, "slim", start, bottom + 12, end - start, 28);
+      bottom += 40;
+      out = `${(start + end) / 2} ${bottom}`;
+    }
     const lane = bottom + 20;
     wire(`M${out}V${lane}H${toLane(lane)}`);
     gauges.push({ tap: `blocks.${layer}.hook_${body}_out`, x: stream + 20, y: lane - 5, side: "right" });
@@ -182,7 +186,7 @@ export function draw({ boxes, width, open, parallel, input, output }: Plan): Fig
 
     /** Where the way back to the stream ends: at the ⊕, or at a norm that stands before it. */
     function toLane(at: number): number {
-      if (!after) return stream + 8 + ARROW;
+      if (!after || !wide) return stream + 8 + ARROW;
       const x = start + 96;
       put(after, "slim", x, at - 12, 104, 24);
       wire(`M${x} ${at}H${stream + 8 + ARROW}`);
@@ -194,9 +198,9 @@ export function draw({ boxes, width, open, parallel, input, output }: Plan): Fig
       const middle = y + (parts.length ? 24 + 32 : height / 2);
       let x = start;
       if (norm) {
-        put(norm, "part", x, middle - 22, 84, 44);
+        put(norm, "part", x, middle - 22, 92, 44);
         wire(`M${stream} ${middle}H${x - ARROW}`);
-        x += 84;
+        x += 92;
         wire(`M${x} ${middle}H${x + 18 + (parts.length ? 10 : 0) - ARROW}`);
         x += 18;
       } else {
@@ -287,7 +291,7 @@ export function draw({ boxes, width, open, parallel, input, output }: Plan): Fig
           through(norm, 28, 12, wide ? 150 : 130);
         }
         if (half === 0) {
-          y += 15;
+          y += 18;
           gauges.push({ tap: `blocks.${layer}.hook_resid_mid`, x: stream - 9, y, side: "left" });
           y += 10;
         }
@@ -336,8 +340,8 @@ export const lastOf = (id: string): string => id.slice(id.lastIndexOf(".") + 1);
 // Under which part of attention a part of a single line stands.
 const UNDER: Record<string, string> = { qk_norm: "W_QKV", retrieval: "kernel", W_G: "W_O" };
 
-/** Words that fit into so many pixels, cut short where they don't. `size`: of the type. */
-export function fitting(words: string, room: number, size: number): string {
-  const most = Math.floor(room / (0.53 * size));
+/** Words that fit into so many pixels, cut short where they don't. `size`: of the type; `share`: of it, how wide a letter is. */
+export function fitting(words: string, room: number, size: number, share = 0.53): string {
+  const most = Math.floor(room / (share * size));
   return words.length <= most ? words : `${words.slice(0, Math.max(1, most - 1))}…`;
 }
