@@ -93,12 +93,19 @@ class Live {
     if (!first && (this.rows.at(-1)?.step ?? 0) !== (before.at(-1)?.step ?? 0)) this.heard();
   }
 
-  private takeCheckpoints(run: string, data: { folders?: Record<string, string | null> }, changed: boolean) {
+  private takeCheckpoints(
+    run: string,
+    data: { checkpoints?: string[]; folders?: Record<string, string | null> },
+    changed: boolean,
+  ) {
     const found = Object.entries(data.folders ?? {}).map(([label, folder]) => [
       label,
       Number(folder?.match(/\d+$/)?.[0]),
     ]);
     this.steps = Object.fromEntries(found.filter(([, step]) => Number.isFinite(step)));
+    // A run that was cut back, or a link from before: what is gone is not looked at any more.
+    if (/^\d+$/.test(selection.checkpoint) && data.checkpoints && !data.checkpoints.includes(selection.checkpoint))
+      selection.checkpoint = "best";
     if (!changed) return;
     forget(run);
     this.heard();
@@ -113,6 +120,13 @@ class Live {
       this.heard();
     }
     if (selection.follow) this.go();
+    else if (selection.checkpoint.startsWith("probe-")) {
+      // Where there are many, older ones are thinned out: the nearest takes the place of one that is gone.
+      const step = Number(selection.checkpoint.slice(6));
+      const away = (one: number) => Math.abs(one - step);
+      const nearest = this.probes.reduce((best, one) => (away(one) < away(best) ? one : best), data.step);
+      if (nearest !== step) selection.checkpoint = `probe-${nearest}`;
+    }
   }
 
   private takeEnd(run: string, ended: string | null, changed: boolean, list: () => void) {
