@@ -119,8 +119,8 @@ class Effect:
         kl: KL(before ‖ after) of each position's prediction, in nats.
     """
 
-    before: Float[Tensor, "pos-1"]
-    after: Float[Tensor, "pos-1"]
+    before: Float[Tensor, "next"]
+    after: Float[Tensor, "next"]
     kl: Float[Tensor, "pos"]
 
 

@@ -74,7 +74,7 @@ class Trace:
         return self._read[1]
 
     @cached_property
-    def losses(self) -> Float[Tensor, "pos-1"]:
+    def losses(self) -> Float[Tensor, "next"]:
         """−log p of each token but the first, given those before it, in nats."""
         return token_losses(self.logits[None, :-1], self.ids[None, 1:])[0]
 
