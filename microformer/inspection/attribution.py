@@ -111,7 +111,7 @@ def _heads(seen: Trace, layer: int, position: int | None, attended: Tensor) -> d
     block = block_of(seen.model, layer)
     attention, z = block.attention, _at(seen, f"blocks.{layer}.attn.hook_z", position)
     if attention.W_G is not None:
-        read = block.residual_1.read(_at(seen, f"blocks.{layer}.hook_resid_pre", position).float())
+        read = block.residual_1.read(_at(seen, f"blocks.{layer}.hook_resid_pre", position).float()[None])
         z = z * torch.sigmoid(attention.W_G(read)).view(z.shape).double()
     W_O = attention.W_O.weight.double().unflatten(1, z.shape[1:])
     said = torch.einsum("phd,mhd->hpm", z, W_O)
