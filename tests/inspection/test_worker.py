@@ -59,7 +59,7 @@ def test_who_goes_is_not_computed_for_any_more(worker):
         assert await worker.do(lambda stop: "next", here) == "next"
 
     asyncio.run(ask())
-    assert ended.is_set()
+    assert ended.wait(10)
 
 
 def test_who_goes_while_waiting_is_never_computed_for(worker):
