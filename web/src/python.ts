@@ -20,3 +20,10 @@ export function traced(names: string[] = []): string {
 export function loaded(run: string = selection.run, checkpoint: string = selection.checkpoint): string {
   return `run = load_run(${pythonString(run)}${checkpoint === "best" ? "" : `, checkpoint=${pythonString(checkpoint)}`})`;
 }
+
+/** The sampler as it is set. */
+export function sampler(): string {
+  const { temperature, topK, topP, minP } = selection;
+  const float = (value: number) => (Number.isInteger(value) ? value.toFixed(1) : String(value));
+  return `Sampler(${float(temperature)}, top_k=${topK}, top_p=${float(topP)}, min_p=${float(minP)})`;
+}
