@@ -274,7 +274,8 @@ class State:
 
     def to(self, device: torch.device | str) -> "State":
         """The same memory on another device."""
-        return self._with_rows(self._map(lambda tensor: tensor.to(device)), lambda tensor: tensor.to(device))
+        moved = self._with_rows(self._map(lambda tensor: tensor.to(device)), lambda tensor: tensor.to(device))
+        return replace(moved, past=None if self.past is None else self.past.to(device))
 
     def reorder(self, rows: Int[Tensor, "new_batch"]) -> "State":
         """The memory of the chosen rows, in that order; a row may be taken more than once."""

@@ -1,5 +1,7 @@
 """What a model remembers: the caller's to keep, go back to, cut, move and pick rows from."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -102,6 +104,7 @@ def test_memory_moves_with_all_its_parts():
     moved = state.to("meta")
 
     assert moved.starts.device.type == "meta"
+    assert replace(state, past=torch.arange(2)).to("meta").past.device.type == "meta"
     assert {part.keys.device.type for part in moved.layers} == {"meta"}
     assert {part.values.device.type for part in moved.layers} == {"meta"}
     assert State.empty(2).to("meta") == State.empty(2)
