@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -213,6 +214,75 @@ def compiled(function: Callable, what: str, *, steady: bool = False) -> Callable
             return function(*arguments)
 
     return run
+
+
+def recorded(function: Callable[..., torch.Tensor], weights: Sequence[torch.Tensor], what: str) -> Callable:
+    """The function's work on a CUDA GPU and that of its gradient, recorded once and from then on played back as one.
+
+    Handing a GPU hundreds of small pieces one by one takes the CPU longer than they take the GPU ("CUDA graphs"). What
+    is recorded must always be the same work: inputs keep their sizes, and nothing depends on an answer of the GPU's.
+    Where that isn't so, one line says it and the function runs as it is.
+
+    The gradients of `weights` are the same memory at each call: they must be used before the next one.
+
+    Args:
+        function: of tensors, or None where there are none, in the same places at each call; gives one number.
+        weights: all that its gradient is wanted of.
+        what: its name to the user, such as "the model".
+    """
+    import torch
+
+    class Work(torch.nn.Module):
+        """The function as PyTorch's recorder wants it: a module that has the weights, and is called with tensors."""
+
+        def __init__(self, filled: Sequence[bool]):
+            super().__init__()
+            self.weights, self.filled = torch.nn.ParameterList(weights), filled
+
+        def forward(self, *given: torch.Tensor) -> torch.Tensor:
+            left = iter(given)
+            return function(*[next(left) if filled else None for filled in self.filled])
+
+    played: Callable | None = None
+
+    def run(*arguments: torch.Tensor | None) -> torch.Tensor:
+        nonlocal played
+        given = tuple(one for one in arguments if one is not None)
+        if played is None:
+            work = played = Work([one is not None for one in arguments])
+            # The trials draw random numbers, which the training must not miss.
+            with torch.random.fork_rng([torch.cuda.current_device()]):
+                try:
+                    _ask_nothing(lambda: torch.autograd.grad(work(*given), list(weights), allow_unused=True))
+                    inputs = tuple(one.clone() for one in given)
+                    played = torch.cuda.make_graphed_callables(work, inputs, allow_unused_input=True)
+                except RuntimeError as error:
+                    if out_of_memory(error):
+                        raise
+                    reason = str(error).strip().splitlines()[0]
+                    notice(f"{what} can't be recorded here ({reason}); it runs as it is.")
+        return played(*given)
+
+    return run
+
+
+def _ask_nothing(work: Callable[[], object]) -> None:
+    """Raises RuntimeError where work waits for an answer of the GPU's. Recording would find it too, and leave torch's
+    random generator unusable."""
+    import torch
+
+    work()  # what is compiled or looked up the first time may ask
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch says once that this is new
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    # The recorded gradient comes from a stream of its own; PyTorch 2.9 and later warn of it at the first step.
+    if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
 
 
 def share_cores() -> None:

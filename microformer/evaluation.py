@@ -22,6 +22,8 @@ from microformer.models.model import Microformer, token_losses
 from microformer.models.state import State
 
 _MOST_LOGITS = 2**26
+# What keeps a device busy and its caches from overflowing.
+_AT_ONCE = {"cpu": 2**13, "cuda": 2**16, "mps": 2**13}
 # The fewest segments of a stretch, of which the first has nothing to remember.
 _SEGMENTS = 64
 
@@ -66,7 +68,7 @@ def evaluate(
     *,
     context: Literal["blocks", "sliding"] = "blocks",
     stride: int | None = None,
-    tokens_at_once: int = 8192,
+    tokens_at_once: int | None = None,
     counted: Bool[Tensor, "tokens"] | None = None,
     example: int = 1,
 ) -> Loss:
@@ -79,7 +81,7 @@ def evaluate(
             where the text is a row of examples: read from the first on, they stand in segments as in training.
         context: how much is seen before each token.
         stride: tokens by which a sliding context moves on, each time scoring so many; None: half of the context.
-        tokens_at_once: how many tokens are computed together.
+        tokens_at_once: how many tokens are computed together; None for what suits the device.
         counted: for each token whether it is scored; None: all are. [tokens]
         example: tokens of which `ids` is a row of examples; 1: it is one text.
 
@@ -99,6 +101,7 @@ def evaluate(
     tokens = len(ids) if counted is None else int(counted.sum())
     if tokens == 0:
         raise DataError("the text is too short: it has no token to score.", "give a longer one.")
+    tokens_at_once = tokens_at_once or _AT_ONCE.get(_device(model).type, 2**13)
     # A large vocabulary's logits are what fills the memory.
     rows = max(1, min(tokens_at_once, _MOST_LOGITS // model.spec.vocab_size) // model.spec.max_seq_len)
     if not model.spec.carries:

@@ -170,7 +170,7 @@ def test_importing_the_package_does_not_import_torch():
         (["train", "--config", "quik"], "there is no config 'quik'.",
          "give a file, or one of the ready ones: gpt1, gpt2, gpt2_large, gpt2_medium, gpt2_xl, llama, mingpt_micro, "
          "mingpt_mini, mingpt_nano, nanogpt, quick, shakespeare_3min, shakespeare_char, shakespeare_fast, "
-         "text8_10min."),
+         "shakespeare_gpu, text8_10min."),
         (["prepare", "--input", "a", "--corpus", "b"], "--input and --corpus both name the text.", "give one of them."),
     ],
 )  # fmt: skip

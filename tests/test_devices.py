@@ -1,5 +1,6 @@
 """Device, precision and threads: capability first, a verdict with a margin, the same at every start."""
 
+import contextlib
 import errno
 import math
 import os
@@ -330,6 +331,71 @@ def test_float32_products_on_cuda_are_rounded_only_beside_bfloat16(precision, pr
         assert torch.get_float32_matmul_precision() == products
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+# What a GPU plays back
+
+
+class Recorder:
+    """In the place of CUDA's: remembers what it was given, and refuses what asks the GPU something."""
+
+    def __init__(self, monkeypatch):
+        self.refusing, self.recordings, self.played = "default", 0, 0
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.random, "fork_rng", lambda devices: contextlib.nullcontext())
+        monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: "default")
+        monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: setattr(self, "refusing", mode))
+        monkeypatch.setattr(torch.cuda, "make_graphed_callables", self.record)
+
+    def record(self, work, inputs, allow_unused_input):
+        self.recordings += 1
+
+        def play(*given):
+            self.played += 1
+            assert [one.shape for one in given] == [one.shape for one in inputs]
+            return work(*given)
+
+        return play
+
+
+def test_what_is_recorded_once_is_played_back_from_then_on(monkeypatch):
+    recorder, weight = Recorder(monkeypatch), torch.nn.Parameter(torch.tensor(3.0))
+    played = devices.recorded(lambda x, mask: (weight * x).sum() if mask is None else x, [weight], "the work")
+
+    losses = [played(torch.full((2,), float(n)), None) for n in (1, 2, 3)]
+    losses[-1].backward()
+
+    assert [loss.item() for loss in losses] == [6.0, 12.0, 18.0]
+    assert weight.grad == 6.0
+    assert (recorder.recordings, recorder.played) == (1, 3)
+
+
+def test_what_asks_the_gpu_something_runs_as_it_is(monkeypatch, capsys):
+    recorder, weight = Recorder(monkeypatch), torch.nn.Parameter(torch.tensor(3.0))
+
+    def asking(x):
+        if recorder.refusing == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+        return weight * x
+
+    played = devices.recorded(asking, [weight], "the work")
+
+    assert [played(torch.tensor(float(n))).item() for n in (1, 2)] == [3.0, 6.0]
+    assert recorder.recordings == 0
+    assert recorder.refusing == "default"
+    said = capsys.readouterr().err
+    assert said.count("the work can't be recorded here (called a synchronizing CUDA operation)") == 1
+
+
+def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(monkeypatch):
+    Recorder(monkeypatch)
+    weight = torch.nn.Parameter(torch.tensor(3.0))
+
+    def full(x):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        devices.recorded(full, [weight], "the work")(weight)
 
 
 # What the machine can do

@@ -154,7 +154,7 @@ def test_a_ready_config_is_found_by_its_name():
     assert said_of(lambda: resolve("quikc")) == (
         "there is no config 'quikc'.\nhint: give a file, or one of the ready ones: gpt1, gpt2, gpt2_large, "
         "gpt2_medium, gpt2_xl, llama, mingpt_micro, mingpt_mini, mingpt_nano, nanogpt, quick, shakespeare_3min, "
-        "shakespeare_char, shakespeare_fast, text8_10min."
+        "shakespeare_char, shakespeare_fast, shakespeare_gpu, text8_10min."
     )
 
 

@@ -18,6 +18,7 @@ from microformer.models.model import Microformer
 from microformer.models.spec import ModelSpec
 from microformer.pipeline import components, report, starting
 from microformer.pipeline.describing import budgets, data_described, described, now
+from microformer.pipeline.fast_loss import fast_loss
 from microformer.pipeline.preparing import check_same, check_tokenizer, data_of, prepared_data
 from microformer.pipeline.text import generate
 from microformer.runs import Run
@@ -232,7 +233,13 @@ def _train(
             save=lambda which: _save(run, loop, which),
             observers=observers,
             asked_to_stop=asked_to_stop,
-            loss=devices.compiled(model.loss_and_state, "the model") if machine.compile else None,
+            loss=fast_loss(
+                run.settings,
+                model,
+                compute,
+                masked=data.counted(data.train) is not None,
+                own=bool(run.code.hashes),
+            ),
         )
         try:
             _restore(run, loop, stopping)

@@ -37,9 +37,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        mask = None if self.mask is None else self.mask.to(device, non_blocking=True)
-        ids, targets = (tensor.to(device, non_blocking=True) for tensor in (self.ids, self.targets))
-        return Batch(ids, targets, mask, self.continues.to(device, non_blocking=True), self.tokens)
+        mask = None if self.mask is None else _sent(self.mask, device)
+        ids, targets, continues = (_sent(one, device) for one in (self.ids, self.targets, self.continues))
+        return Batch(ids, targets, mask, continues, self.tokens)
 
 
 class _Ring:
@@ -185,6 +185,13 @@ def permuted(index: np.ndarray, size: int, key: tuple[int, int]) -> np.ndarray:
         result[outside] = (left << half) | right
         outside = result >= size
     return result.astype(np.int64)
+
+
+def _sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on another device, without waiting for it to get there: from memory that the system may move, a copy
+    to a CUDA GPU would first wait for all that the GPU has to do."""
+    pinned = tensor.pin_memory() if torch.device(device).type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def _numbers(key: tuple[int, int]) -> np.ndarray:

@@ -22,6 +22,9 @@ from microformer.training.observers import Observer, Row
 from microformer.training.optimizers import Optimizer
 from microformer.training.schedules import Schedule
 
+# Of ids, targets, mask and state, as the model's `loss_and_state`.
+LossAndState = Callable[[Tensor, Tensor, Tensor | None, State | None], tuple[Tensor, State | None]]
+
 # How often a run validates when it is left to itself.
 _VALIDATIONS = 16
 # The share of its time that a run on the clock gives to them: every second there is a second not trained.
@@ -84,7 +87,7 @@ class Loop:
         device: where batches are computed.
         evaluate: gives what a validation of the model as it stands finds: `val_loss`, in nats a token, and what else is
             to be in the row; None: there is no validation.
-        loss: what is made small, in the place of the model's `loss_and_state` where that was compiled.
+        loss: what is made small, in the place of the model's `loss_and_state` where there is a faster road to it.
         save: called with `last`, `best` or `snapshot` when that checkpoint is due.
         observers: told of every step and row.
         asked_to_stop: asked after each step; true ends the run at once, saved.
@@ -102,7 +105,7 @@ class Loop:
     save: Callable[[Literal["last", "best", "snapshot"]], None]
     observers: Sequence[Observer] = ()
     asked_to_stop: Callable[[], bool] = lambda: False
-    loss: Callable[[Tensor, Tensor, Tensor | None, State | None], tuple[Tensor, State | None]] | None = None
+    loss: LossAndState | None = None
     position: Position = field(default_factory=Position)
     record: Record = field(default_factory=Record)  # kept where the clock decides
     remembered: dict[int, State] = field(default_factory=dict)  # of each part of a batch that will be read on
@@ -226,6 +229,8 @@ class Loop:
             return None
         if part not in self.remembered or not bool(batch.continues.any()):
             return self.model.empty_state()
+        if bool(batch.continues.all()):
+            return self.remembered[part]
         return self.remembered[part].reset(~batch.continues.to(self.device))
 
     def _due(self, before: float, progress: float, finished: bool) -> set[str]:
@@ -295,7 +300,7 @@ class Loop:
 
     def _checked(self) -> tuple[float, float]:
         """The last step's loss and gradient norm, once every one since the last look was found finite."""
-        values = torch.stack(self._unchecked)
+        values = torch.stack(self._unchecked).cpu()  # here, and nowhere else between two steps, a GPU is waited for
         self._unchecked.clear()
         finite = torch.isfinite(values).all(dim=1)
         if not bool(finite.all()):

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from microformer.models import positions
-from microformer.models.positions import T5, Alibi, Learned, PositionKind, Rope, Sinusoidal
+from microformer.models.positions import T5, Alibi, Learned, PositionKind, Rope, Sinusoidal, rope
 from microformer.models.spec import POSITIONS, Gelu, LayerSpec, ModelSpec, RMSNorm, Softmax
 
 BASE = 10000.0
@@ -158,3 +158,10 @@ def test_a_stretched_rope_slows_the_slowest_angle_by_the_stretch_and_leaves_the_
 
     assert_close(stretched.cos[:, 0], plain.cos[:, 0])
     assert_close(stretched.sin[40, 7], plain.sin[10, 7], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("d_head", [2, 7, 64])
+def test_a_quarter_turn_by_halves_is_the_one_by_a_matrix(d_head):
+    x = torch.randn(3, 5, 2, d_head)
+
+    assert torch.equal(rope._quarter_turned(x), x @ Rope(8, d_head, 10_000.0).quarter_turn)

@@ -34,9 +34,14 @@ class Softmax(Kernel):
 
     def mixed(self, q: Tensor, k: Tensor, v: Tensor, order: Order, tap: Scope) -> Tensor:
         """z, by the fastest road that there is for what is asked."""
+        fresh = order.where.fresh and order.bias is None
+        if fresh and q.device.type == "cuda" and not self.cap and not self.looked_at(tap):
+            # The fused kernel drops shares of the pattern without ever having it as a whole.
+            dropped = self.dropout if self.training else 0.0
+            return F.scaled_dot_product_attention(q, k, v, dropout_p=dropped, is_causal=q.shape[2] > 1)
         if not self.plain or self.looked_at(tap):
             return self.as_written(q, k, v, order.added, tap)
-        if order.where.fresh and order.bias is None:
+        if fresh:
             if q.device.type == "cpu" and k.shape[2] <= _IN_BLOCKS_UP_TO and order.where.mask is not None:
                 return _InBlocks.apply(q, k, v, order.where.mask.to(q.dtype))  # type: ignore[return-value]
             return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1)  # needs no mask made

@@ -38,7 +38,7 @@ class Rope(PositionKind):
         frequency = base ** (-2 * torch.arange(pairs) / d_head)
         frequency = torch.cat([frequency, frequency, torch.zeros(d_head - 2 * pairs)])
         angle = torch.arange(places or 0)[:, None] * frequency
-        # (x1, x2) → (−x2, x1) as a matrix: on a CPU the product is faster than moving halves about.
+        # (x1, x2) → (−x2, x1) as a matrix: on a CPU the product is faster than moving halves about, elsewhere not.
         quarter_turn = torch.zeros(d_head, d_head)
         quarter_turn[:pairs, pairs : 2 * pairs] = torch.eye(pairs)
         quarter_turn[pairs : 2 * pairs, :pairs] = -torch.eye(pairs)
@@ -54,7 +54,8 @@ class Rope(PositionKind):
 
         def turned(x: Tensor) -> Tensor:
             cos, sin, quarter_turn = (table.to(x.dtype) for table in tables)
-            return torch.addcmul(x * cos, x @ quarter_turn, sin)
+            turned_on = x @ quarter_turn if x.device.type == "cpu" else _quarter_turned(x)
+            return torch.addcmul(x * cos, turned_on, sin)
 
         return turned
 
@@ -67,3 +68,10 @@ class Rope(PositionKind):
         device = torch.device("cpu") if position.device.type == "mps" else position.device
         angle = position.to(device).double().unsqueeze(-1) * self.frequency.to(device)
         return angle.cos().float().to(position.device), angle.sin().float().to(position.device)
+
+
+def _quarter_turned(x: Tensor) -> Tensor:
+    """(x1, x2) → (−x2, x1), and 0 for a last number without partner."""
+    pairs = x.shape[-1] // 2
+    first, second, alone = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
+    return torch.cat([-second, first, torch.zeros_like(alone)], dim=-1)

@@ -1,0 +1,69 @@
+"""Which road to the loss a training takes."""
+
+import pytest
+import torch
+
+from microformer import devices
+from microformer.models.model import Microformer
+from microformer.pipeline.fast_loss import fast_loss
+from microformer.settings import Settings, model_spec
+
+VOCAB = 11
+CPU, CUDA = (devices.Compute(device, "float32", 1, "") for device in ("cpu", "cuda"))
+TARGETS = IDS = torch.randint(VOCAB, (2, 8), generator=torch.Generator().manual_seed(1))
+MASK = torch.ones(2, 8, dtype=torch.bool)
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """The roads that were taken, in the place of a compiler and a GPU."""
+    roads = []
+
+    def compiled(function, what):
+        return lambda *arguments: roads.append("compiled") or function(*arguments)
+
+    def recorded(function, weights, what):
+        return lambda *arguments: roads.append("recorded") or function(*arguments)
+
+    monkeypatch.setattr(devices, "compiled", compiled)
+    monkeypatch.setattr(devices, "recorded", recorded)
+    return roads
+
+
+def made(compute, masked=False, own=False, **given):
+    settings = Settings().changed({"embed_dim": 16, "ff_dim": 16, "num_layers": 1, "max_seq_len": 8, **given})
+    model = Microformer(model_spec(settings, VOCAB))
+    return model, fast_loss(settings, model, compute, masked=masked, own=own)
+
+
+def test_on_a_cpu_the_loss_is_computed_as_it_stands_unless_it_is_to_be_compiled(taken):
+    assert made(CPU)[1] is None
+
+    model, loss = made(CPU, compile=True)
+    assert loss(IDS, TARGETS, None, None)[0] == model.loss(IDS, TARGETS, None)
+    assert taken == ["compiled"]
+
+
+@pytest.mark.parametrize(("compile", "roads"), [(False, ["recorded"]), (True, ["recorded", "compiled"])])
+def test_on_a_gpu_it_is_recorded_compiled_or_not(taken, compile, roads):
+    model, loss = made(CUDA, compile=compile)
+
+    assert loss(IDS, TARGETS, None, None)[0] == model.loss(IDS, TARGETS, None)
+    assert taken == roads
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_batch_unlike_most_takes_the_plain_road(taken, masked):
+    model, loss = made(CUDA, masked=masked)
+    usual, other = (MASK, None) if masked else (None, MASK)
+
+    assert loss(IDS, TARGETS, other, None)[0] == model.loss(IDS, TARGETS, other)
+    assert taken == []
+    loss(IDS, TARGETS, usual, None)
+    assert taken == ["recorded"]
+
+
+@pytest.mark.parametrize("given", [{"own": True}, {"accumulate": 2}, {"memory": "xl(4)"}], ids=str)
+def test_what_may_differ_from_step_to_step_is_not_recorded(taken, given):
+    assert made(CUDA, **given)[1] is None
+    assert made(CUDA)[1] is not None
