@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -100,14 +101,20 @@ class XTransformers(nn.Module):
         return self.wrapped(ids)
 
 
-def nanogpt(clone: Path) -> Callable[[int, int], nn.Module]:
-    """What builds nanoGPT's model from a clone of its repository."""
+def nanogpt_module(clone: Path) -> ModuleType:
+    """model.py of a clone of nanoGPT's repository."""
     described = importlib.util.spec_from_file_location("nanogpt_model", clone / "model.py")
     assert described is not None
     assert described.loader is not None
     module = importlib.util.module_from_spec(described)
     sys.modules["nanogpt_model"] = module
     described.loader.exec_module(module)
+    return module
+
+
+def nanogpt(clone: Path) -> Callable[[int, int], nn.Module]:
+    """What builds nanoGPT's model from a clone of its repository."""
+    module = nanogpt_module(clone)
 
     class NanoGPT(nn.Module):
         def __init__(self, vocab: int, context: int):
