@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from microformer import devices
 from microformer.errors import MicroformerError, RunError
 from microformer.inspection import anatomy, following, generating, probes
 from microformer.inspection.activations import TraceError
@@ -26,6 +27,7 @@ from microformer.inspection.shelf import Shelf, chosen, stamp
 from microformer.inspection.trace import Trace, spelled, trace
 from microformer.inspection.words import AskedError, Words
 from microformer.inspection.worker import Stop, Stopped
+from microformer.models.spec import ModelSpec
 from microformer.runs import Run
 
 Answer = tuple[dict[str, Any], dict[str, Any]]
@@ -91,6 +93,13 @@ class Question:
         step = self.checkpoint.removeprefix("probe-")
         return None if step == self.checkpoint else probes.read(self.folder, int(step))
 
+    @property
+    def operations(self) -> float:
+        """About how many multiplications a product of matrices takes for a text that fills the context."""
+        info = self.folder.info
+        spec = ModelSpec.from_json(info["model"])
+        return spec.max_seq_len * info["parameters"] / (6 * spec.depth)
+
     def answer(self, key: Hashable, make: Callable[[], Thing]) -> Thing:
         """An answer about the weights that is the same each time."""
         stamped, _ = self.loaded
@@ -103,7 +112,7 @@ class View:
 
     Args:
         give: answers a question.
-        long: whether it takes so long that others may go by.
+        long: whether it takes so long, or is looked at so late, that others may go by.
         of_probe: answers of a probe, which has no weights; None where it can't.
     """
 
@@ -118,7 +127,7 @@ class View:
             MicroformerError: the question can't be answered as it is.
             Stopped: nobody waits for it.
         """
-        with torch.no_grad():
+        with torch.no_grad(), devices.threads_for(question.operations):
             if question.words.has("checkpoint") and (probe := question.probe) is not None:
                 if self.of_probe is None:
                     return {"why": "A probe has no weights to compute this with: choose a snapshot."}, {}
@@ -542,8 +551,8 @@ VIEWS: dict[str, View] = {
     "lens": View(_lens, of_probe=_lens_of_probe),
     "attribution": View(_attribution),
     "next": View(_next),
-    "generate": View(_generate),
-    "flow": View(_flow),
+    "generate": View(_generate, long=True),
+    "flow": View(_flow, long=True),
     "time": View(_time, long=True),
 }
 

@@ -73,6 +73,8 @@ class Worker:
         """
         job = self._add(work, long)
         future = asyncio.wrap_future(job.future)
+        # Where nobody waits any more, nobody will ask how it ended either.
+        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             while not (await asyncio.wait({future}, timeout=_LOOK))[0]:
                 if await gone():
