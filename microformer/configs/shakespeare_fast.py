@@ -10,3 +10,4 @@ EPOCHS = 0.0
 MAX_MINUTES = 0.05
 EVAL_EVERY = 1_000_000  # only at the end: each would take a quarter of the time
 SNAPSHOTS = False
+PROBE_STEPS = 0
