@@ -11,17 +11,17 @@ export function visible(token: string): string {
 
 export const NATS_TO_BITS = 1 / Math.LN2;
 
-/** A number to so many digits; NaN and infinities as they are. */
+/** A number to so many digits; NaN and infinities as they are, and nothing without a sign. */
 export function number(value: number, digits = 2): string {
   if (Number.isNaN(value)) return "NaN";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
-  return value.toFixed(digits).replace("-", "−");
+  const said = value.toFixed(digits);
+  return Number(said) === 0 ? said.replace("-", "") : said.replace("-", "−");
 }
 
 /** A change, with its sign; what rounds to nothing has none. */
 export function signed(value: number, digits = 2): string {
-  if (Number(value.toFixed(digits)) === 0) return number(0, digits);
-  return value > 0 ? `+${number(value, digits)}` : number(value, digits);
+  return value > 0 && Number(value.toFixed(digits)) !== 0 ? `+${number(value, digits)}` : number(value, digits);
 }
 
 /** A share of 1. */
