@@ -1,5 +1,5 @@
-"""Draws the pictures of look_inside.md again: `python docs/make_look_inside.py RUN`, in a folder with a run of the default
-config. Needs `pip install playwright` and a Chromium (CHROMIUM says where)."""
+"""Draws the pictures of look_inside.md again: `python docs/make_look_inside.py RUN`, in a folder with a run of the
+default config. Needs `pip install playwright` and a Chromium (CHROMIUM says where)."""
 
 import os
 import re
