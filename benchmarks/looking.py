@@ -55,7 +55,7 @@ def looked_at(browser: Any, address: str, text: str, turns: int) -> dict[str, di
     figures: dict[str, list[float]] = {"first view": [], "every panel": [], "an edit": [], "knock-out map": []}
     for turn in range(turns + 1):
         tab = browser.new_page()
-        words = f"{turn} {text[turn:]}" if turn % 2 else text[turn:]
+        words = text[turn:]
         began = time.perf_counter()
         tab.goto(f"{address}#{urlencode({'text': words})}")
         tab.wait_for_selector("#strip .token", timeout=60_000)
