@@ -668,7 +668,15 @@ def effects(name, saved):
     """All that a run did and left, but for the echo of its settings and times. saved: what it saved on the way."""
     run = runs.find(name)
     weights = (run.checkpoint("best") / "model.safetensors").read_bytes()
-    return saved, run.probes, weights, rows(name), run.info["model"], run.info["ended"]["how"], run.info["data"]["fingerprint"]
+    return (
+        saved,
+        run.probes,
+        weights,
+        rows(name),
+        run.info["model"],
+        run.info["ended"]["how"],
+        run.info["data"]["fingerprint"],
+    )
 
 
 @contextmanager
