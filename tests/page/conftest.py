@@ -4,20 +4,28 @@ Apart from the other tests: `pytest tests/page`. Needs playwright and a Chromium
 """
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 import small_runs
 from pages import RUNS, SETTINGS, TEXT, address_of, inside, served
+from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """A folder with a text and a run of each kind."""
+    """A folder with a text, a run of each kind, and one whose weights are no numbers."""
     folder = tmp_path_factory.mktemp("page")
     (folder / "book.txt").write_text(small_runs.book(), encoding="utf-8")
     with inside(folder):
         for name, given in RUNS.items():
             assert small_runs.command("train", "--run", name, *small_runs.flags(**{**SETTINGS, **given})) == 0
+        shutil.copytree("runs/plain", "runs/broken")
+        for weights in Path("runs/broken/checkpoints").glob("*/model.safetensors"):
+            tensors = load_file(weights)
+            tensors["blocks.1.attention.W_O.weight"].fill_(float("nan"))
+            save_file(tensors, weights)
     return folder
 
 

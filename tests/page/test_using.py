@@ -145,6 +145,26 @@ def test_what_cannot_be_read_is_told_in_its_panel(opened, selection, said):
     assert said in page.locator("[role=alert]").first.inner_text()
 
 
+def test_weights_that_are_no_numbers_are_shown_as_such(opened):
+    page = opened(run="broken", position=5, edits=["L0H1 zero"], written=4)
+    settled(page)
+
+    for panel in ("strip", "next", "generate", "edit", "lens"):
+        assert "NaN" in page.locator(f"#{panel} .body").inner_text(), panel
+
+
+def test_a_probe_shows_what_it_holds_and_says_what_it_does_not(opened):
+    page = opened(checkpoint="probe-32")
+    settled(page)
+    page.locator("#strip .token").nth(4).hover()
+
+    assert "was predicted at the box before it" in page.locator("#strip div.said").inner_text()
+    assert page.locator("#attention canvas").count() > 4
+    assert page.locator("#lens td").count() > 50
+    for panel in ("next", "edit"):
+        assert "A probe has no weights" in page.locator(f"#{panel} .why").inner_text()
+
+
 def test_without_the_token_nothing_is_shown(opened, address):
     page = opened(url=address_of(address.split("?")[0] + "?token=wrong", run="plain", text=TEXT), may_fail=True)
     page.wait_for_selector("main [role=alert]")

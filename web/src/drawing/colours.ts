@@ -7,6 +7,9 @@ import { rgb } from "d3-color";
 export type Colour = [number, number, number];
 export type Ramp = (share: number) => Colour;
 
+// A colour of no ramp.
+export const NOT_A_NUMBER: Colour = [214, 51, 132];
+
 function ramp(stops: string[]): Ramp {
   const between = interpolateRgbBasis(stops);
   // A table: heat maps ask for a colour a cell.
@@ -14,7 +17,8 @@ function ramp(stops: string[]): Ramp {
     const { r, g, b } = rgb(between(i / 255));
     return [Math.round(r), Math.round(g), Math.round(b)] as Colour;
   });
-  return (share) => table[Math.max(0, Math.min(255, Math.round(share * 255)))] as Colour;
+  return (share) =>
+    Number.isNaN(share) ? NOT_A_NUMBER : (table[Math.max(0, Math.min(255, Math.round(share * 255)))] as Colour);
 }
 
 const LIGHT = {
@@ -29,7 +33,6 @@ const DARK = {
 };
 
 export const ramps = (dark: boolean) => (dark ? DARK : LIGHT);
-export const NOT_A_NUMBER: Colour = [214, 51, 132];
 /** An exact zero of a sparse pattern: no shade of the amounts, so that it is not taken for a small one. */
 export const zero = (dark: boolean): Colour => (dark ? [52, 50, 47] : [233, 228, 217]);
 
