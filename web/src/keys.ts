@@ -52,3 +52,19 @@ export function onkeydown(event: KeyboardEvent) {
   }
   event.preventDefault();
 }
+
+const STEPS: Record<string, [number, number]> = {
+  ArrowUp: [-1, 0],
+  ArrowDown: [1, 0],
+  ArrowLeft: [0, -1],
+  ArrowRight: [0, 1],
+};
+
+/** Where an arrow key leads in a grid, taken from the page, which would scroll; null for another key. */
+export function stepped(event: KeyboardEvent, row: number, column: number, rows: number, columns: number) {
+  const step = STEPS[event.key];
+  if (!step) return null;
+  event.preventDefault();
+  event.stopPropagation();
+  return { row: between(row + step[0], rows), column: between(column + step[1], columns) };
+}
