@@ -60,8 +60,8 @@ def head_scores(
         )
     cache = run_with_cache(model, ids, there)[1]
     none = torch.full((rows, spec.num_heads, ids.shape[1], ids.shape[1]), torch.nan)
-    patterns = [cache[name][..., len(cache.remembered) :] if name in cache else none for name in names]
-    return {name: torch.stack([_score(name, one, n) for one in patterns]).cpu() for name in DEFINITIONS}
+    patterns = [cache[name][..., len(cache.remembered) :].cpu() if name in cache else none for name in names]
+    return {name: torch.stack([_score(name, one, n) for one in patterns]) for name in DEFINITIONS}
 
 
 def repeated_tokens(vocab_size: int, room: int, seed: int, rows: int = 1) -> tuple[Int[Tensor, "row pos"], int]:
