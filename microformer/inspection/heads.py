@@ -16,15 +16,15 @@ from microformer.inspection.activations import TraceError, run_with_cache
 from microformer.models.model import Microformer
 
 DEFINITIONS = {
-    "previous_token": "How much of its attention a query gives to the token just before it, on average.",
+    "previous_token": "On random tokens: how much a query gives to the token just before it, on average.",
     "induction": "On random tokens that come twice: how much a query gives to the token that followed the first "
     "occurrence of its own token, on average.",
     "duplicate_token": "On random tokens that come twice: how much a query of the second time gives to the first "
     "occurrence of its own token, on average.",
-    "first_token": "How much of its attention a query gives to the text's first token, on average: a sink where it "
-    "is large.",
-    "entropy": "How spread out a query's attention is, on average over queries: −Σ p ln p in nats, 0 where it looks at "
-    "one token alone.",
+    "first_token": "On random tokens: how much a query gives to the first of them, on average: a sink where it is "
+    "large.",
+    "entropy": "On random tokens: how spread out a query's attention is, on average: −Σ p ln p in nats, 0 where it "
+    "looks at one token alone.",
 }
 # As long as the usual demonstrations' text.
 _REPEATED = 50

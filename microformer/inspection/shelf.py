@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from microformer import runs
-from microformer.errors import MicroformerError, RunError, nearest
+from microformer.errors import DataError, MicroformerError, RunError, nearest
 from microformer.inspection.trace import Trace, trace
 from microformer.inspection.words import AskedError
 from microformer.runs import Run
@@ -119,7 +119,12 @@ class Shelf:
 
         def make() -> Trace:
             with run.explained():
-                return trace(run, text, edits)
+                try:
+                    return trace(run, text, edits)
+                except DataError as error:  # its hint is for the command line
+                    raise AskedError(
+                        error.sentence, "change the text: the model knows what it learned from."
+                    ) from error
 
         return self._traces.get((key, text, edits), make)
 

@@ -93,7 +93,11 @@ class Trust:
         shown = [*headers.get("x-token", []), *query.get("token", [])]
         # As bytes, for a string that is not ASCII can't be compared; in a time that says nothing of where it differs.
         if not shown or not hmac.compare_digest(shown[0].encode("utf-8"), self.token.encode("utf-8")):
-            return 403, "the token is missing or not this server's.", "open the address that `inspect` printed last."
+            return (
+                403,
+                "this address is not this server's: its secret is missing, or an earlier server's.",
+                "open the address that `microformer inspect` printed last; what follows the # may be put behind it.",
+            )
         if scope["method"] == "POST":
             length = headers.get("content-length", [""])[0]
             if not (length.isascii() and length.isdecimal()):

@@ -398,7 +398,7 @@ def _head_scores_of_probe(question: Question, probe: Probe) -> Answer:
     scores = probe.head_scores
     if not scores:
         return {"why": "This model's attention shows no pattern to score."}, {}
-    return {"names": list(scores), "definitions": DEFINITIONS}, scores
+    return {"names": [name for name in DEFINITIONS if name in scores], "definitions": DEFINITIONS}, scores
 
 
 # ------------------------------------------------------------------------------------------------------------ the edits

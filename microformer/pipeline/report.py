@@ -178,6 +178,7 @@ def say_end(run: Run, sample: str) -> None:
     print(f"in        {run.folder} (loss.svg, samples.txt, metrics.jsonl)")
     print(f"more text microformer generate {run.name}")
     print(f"its loss  microformer eval {run.name}")
+    print(f"inside    microformer inspect {run.name}")
     print("another   microformer train --help", flush=True)
 
 

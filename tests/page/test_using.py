@@ -88,6 +88,8 @@ def test_a_bar_takes_its_token_and_goes_on(opened):
     page.wait_for_function("() => document.querySelectorAll('#strip .token').length === 7")
 
     assert page.locator("#strip .token").last.inner_text() == token
+    page.get_by_role("button", name="Back to the text before").click()
+    page.wait_for_function("() => document.querySelectorAll('#strip .token').length === 6")
 
 
 def test_sliders_act_without_asking_the_server(opened):
@@ -134,7 +136,7 @@ def test_a_text_longer_than_the_context_is_cut_and_said_so(opened):
     settled(page)
 
     assert page.locator("#strip .token").count() == 32
-    assert "left out" in page.locator("#strip .legend").inner_text()
+    assert "reads the first 32 tokens" in page.locator("#strip .legend").inner_text()
 
 
 @pytest.mark.parametrize(("selection", "said"), [({"text": "The 世界"}, "世"), ({"edits": ["L9H0 zero"]}, "L9")])
@@ -169,5 +171,5 @@ def test_without_the_token_nothing_is_shown(opened, address):
     page = opened(url=address_of(address.split("?")[0] + "?token=wrong", run="plain", text=TEXT), may_fail=True)
     page.wait_for_selector("main [role=alert]")
 
-    assert "token" in page.locator("main [role=alert]").first.inner_text()
+    assert "its secret is missing" in page.locator("main [role=alert]").first.inner_text()
     assert page.locator("#strip").count() == 0

@@ -54,8 +54,10 @@ class Live {
         const first = !(kind in told);
         const changed = !first && told[kind] !== word;
         told[kind] = word;
-        if (kind === "there" || kind === "gone") this.there = kind === "there";
-        else if (kind === "metrics") this.takeRows(data, first);
+        if (kind === "there" || kind === "gone") {
+          this.there = kind === "there";
+          if (!this.there) this.training = false; // nothing is known of it any more
+        } else if (kind === "metrics") this.takeRows(data, first);
         else if (kind === "checkpoints") this.takeCheckpoints(run, data, changed);
         else if (kind === "probe") this.takeProbe(data, changed);
         else if (kind === "ended") this.takeEnd(run, data.ended ?? null, changed, list);

@@ -79,7 +79,10 @@ class Server implements Transport {
       });
     } catch (error) {
       if (signal?.aborted) throw error;
-      throw new Problem("the server does not answer.", "start it again with `microformer inspect`, then reload.");
+      throw new Problem(
+        "the server does not answer.",
+        "start `microformer inspect` again, and open the address that it prints.",
+      );
     }
     if (answer.ok) return answer;
     const told = await answer.json().catch(() => ({ error: `the server answers ${answer.status}.`, hint: "" }));
