@@ -8,6 +8,8 @@ interface Entry {
   cancel: AbortController;
   users: number;
   done: boolean;
+  /** The answer, once it is there. */
+  frame: Frame | null;
   request: [string, string, Body];
   bytes: number;
 }
@@ -23,10 +25,11 @@ function entryOf(view: string, body: Body): Entry {
   else {
     const cancel = new AbortController();
     const answer = transport.ask(view, body, cancel.signal);
-    const made: Entry = { answer, cancel, users: 0, done: false, request: [key, view, body], bytes: 0 };
+    const made: Entry = { answer, cancel, users: 0, done: false, frame: null, request: [key, view, body], bytes: 0 };
     answer.then(
       (frame) => {
         made.done = true;
+        made.frame = frame;
         made.bytes = Object.values(frame.arrays).reduce((sum, one) => sum + one.byteLength, 1000);
         forgetOld();
       },
@@ -100,6 +103,12 @@ export function ask(question: () => [string, Body] | null): Answer {
     entry.users++;
     let current = true;
     answer.busy = !entry.done;
+    // What is known is there at once, so that nobody puts the new question beside the old answer.
+    if (entry.frame) {
+      answer.frame = entry.frame;
+      answer.problem = null;
+      return () => leave(entry);
+    }
     entry.answer.then(
       (frame) => {
         if (!current) return;
