@@ -15,7 +15,7 @@ from small_runs import TINY, book, command, flags, info, resume, rows, train, wi
 from microformer import cli, evaluate, load_run, runs
 from microformer.settings import Settings
 
-CLONE = Path(cli.__file__).parents[1]
+CLONE = Path(cli.__file__).parents[2]
 VERBS = (
     "prepare",
     "train",

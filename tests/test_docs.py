@@ -58,7 +58,7 @@ def parsed(words: list[str]) -> argparse.Namespace:
     known, unknown = cli._parser().parse_known_args([word for word in words if word != "--help"])
     if unknown:
         raise SettingsError(f"unknown: {unknown}")
-    Settings().changed(cli._given(known))
+    Settings().changed(cli.words.given(known))
     return known
 
 

@@ -24,7 +24,7 @@ from microformer.settings import BUDGETS, Settings, each_setting, own_components
 
 _PACKAGE = Path(__file__).parent.parent
 # What no loss depends on.
-_APART = ("experiments", "inspection", "exchange", "contracts", "templates", "pictures.py", "cli.py", "configs")
+_APART = ("experiments", "inspection", "exchange", "contracts", "templates", "pictures.py", "cli", "configs")
 
 
 @dataclass(frozen=True)
