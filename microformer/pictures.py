@@ -7,11 +7,14 @@ of another picture is touched. The same numbers give the same bytes.
 
 from __future__ import annotations
 
-import itertools
+import html
+import io
 import math
+import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +36,14 @@ _STRONG = ("#1d4ed8", "#c2410c", "#047857", "#7c3aed", "#be185d", "#0e7490", "#a
 _PALE = "#8fb0e6"
 _FAINT = "#d9e4f6"
 _PALE_INK = "#6f90c8"
+# What a page may call these colours; where it calls them nothing they are as above.
+_NAMES = {
+    "#ffffff": "--paper", _INK: "--ink", _SOFT: "--soft", _AXIS: "--axis", _GRID: "--grid", _PALE: "--pale",
+    _FAINT: "--faint", _PALE_INK: "--pale-ink", **{color: f"--line-{n}" for n, color in enumerate(_STRONG, 1)},
+}  # fmt: skip
+_SIZE = (10.0, 5.625)  # inches
+# Longer names would push the curves aside: letters, in a wide picture and in a narrow one.
+_LONGEST = (26, 13)
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,60 @@ class _Label:
     value: Number
     color: str
     weight: str = "normal"
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves of a loss, named where they end; a notebook that is handed them shows them.
+
+    Args:
+        series: by name, (x, loss) pairs in the order of x. Values that are not finite leave a gap.
+        x_label: what x is, with its unit.
+        y_label: what the loss is, with its unit.
+        baselines: by name, losses to compare with: dashed lines, or a word at the edge for one far off the curves.
+        title: above the picture.
+        best: the (x, loss) to mark with its value.
+        pale: the series that are noisy: drawn thin and pale, a long one with its running mean, the others strong;
+            None: those whose name begins with "train".
+    """
+
+    series: Mapping[str, Sequence[Point]]
+    x_label: str
+    y_label: str
+    baselines: Mapping[str, Number] = field(default_factory=dict)
+    title: str = ""
+    best: Point | None = None
+    pale: frozenset[str] | None = None
+
+    def svg(self, width: Number = _SIZE[0], height: Number = _SIZE[1], prefix: str = "") -> str:
+        """An SVG element to stand in a page, as wide as its place there.
+
+        Its colours are the page's: `--ink`, `--soft`, `--line-1` and so on, where it has them.
+
+        Args:
+            width, height: in inches, at which the words have their size: 10 points.
+            prefix: what its ids begin with, where several stand in one page.
+        """
+        with _plain_style():
+            drawn = io.StringIO()
+            _figure(self, width, height).savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+        return _for_a_page(drawn.getvalue(), prefix, self.title or self.y_label)
+
+    def write(self, path_svg: Path, path_png: Path) -> None:
+        """Writes them as SVG (its text stays text) and PNG (1600 × 900 pixels), each whole or not at all.
+
+        Raises:
+            FileError: a picture can't be written.
+        """
+        with _plain_style():
+            figure = _figure(self, *_SIZE)
+            with atomic_file(path_svg) as partial:
+                figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
+            with atomic_file(path_png) as partial:
+                figure.savefig(partial, format="png", metadata={"Software": None})
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
 
 
 def loss_curves(
@@ -56,27 +121,18 @@ def loss_curves(
     title: str = "",
     best: Point | None = None,
 ) -> None:
-    """Draws curves of a loss, named where they end, and writes them as SVG (its text stays text) and PNG.
-
-    A series whose name begins with "train" is drawn thin and pale, as it is noisy, a long one with its running mean;
-    the others strong. Values that are not finite leave a gap. With nothing to draw, the frame says so.
-
-    Args:
-        path_svg: where the SVG goes; written whole or not at all.
-        path_png: likewise the PNG (1600 × 900 pixels).
-        series: by name, (x, loss) pairs in the order of x.
-        x_label: what x is, with its unit.
-        y_label: what the loss is, with its unit.
-        baselines: by name, losses to compare with: dashed lines, or a word at the edge for one far off the curves.
-        title: above the picture.
-        best: the (x, loss) to mark with its value.
+    """Draws curves of a loss and writes them, as `Curves` says. With nothing to draw, the frame says so.
 
     Raises:
         FileError: a picture can't be written.
     """
+    Curves(series, x_label, y_label, baselines or {}, title, best).write(path_svg, path_png)
+
+
+@contextmanager
+def _plain_style() -> Iterator[None]:
+    """Inside, matplotlib is as it is delivered, whatever the user made of it."""
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         # A name in a script that the font lacks: boxes in the PNG, whole in the SVG; a user can't mend it.
@@ -85,15 +141,36 @@ def loss_curves(
         matplotlib.rcdefaults()
         # Nor is a run's name mathematics, even with a $ in it.
         matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "microformer", "text.parse_math": False})
-        figure = Figure(figsize=(10, 5.625), dpi=160)
-        FigureCanvasAgg(figure)
-        if best is not None and not all(map(math.isfinite, best)):
-            best = None
-        _draw(figure, _finite(series), x_label, y_label, _finite_values(baselines or {}), title, best)
-        with atomic_file(path_svg) as partial:
-            figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
-        with atomic_file(path_png) as partial:
-            figure.savefig(partial, format="png", metadata={"Software": None})
+        yield
+
+
+def _figure(curves: Curves, width: Number, height: Number) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=160)
+    FigureCanvasAgg(figure)
+    _draw(figure, curves)
+    return figure
+
+
+def _for_a_page(svg: str, prefix: str, label: str) -> str:
+    """The element of a picture's file, its colours by the page's names, its ids its own, as wide as its place."""
+    svg = svg[svg.index("<svg") :]
+    # The file's own rules would be the whole page's.
+    svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->", "", svg, flags=re.S)
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", svg, count=1)
+    named = f'<svg role="img" aria-label="{html.escape(label)}" style="width: 100%; height: auto; display: block"'
+    svg = svg.replace("<svg", named, 1)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
+
+    def colored(style: re.Match[str]) -> str:
+        return re.sub(
+            r"#[0-9a-f]{6}", lambda found: f"var({_NAMES[found[0]]}, {found[0]})" if found[0] in _NAMES else found[0],
+            style[0],
+        )  # fmt: skip
+
+    return re.sub(r'style="[^"]*"', colored, svg).strip()
 
 
 def _finite(series: Mapping[str, Sequence[Point]]) -> dict[str, list[Point]]:
@@ -109,21 +186,20 @@ def _finite_values(baselines: Mapping[str, Number]) -> dict[str, Number]:
     return {name: value for name, value in baselines.items() if math.isfinite(value)}
 
 
-def _draw(
-    figure: Figure,
-    series: dict[str, list[Point]],
-    x_label: str,
-    y_label: str,
-    baselines: dict[str, Number],
-    title: str,
-    best: Point | None,
-) -> None:
+def _draw(figure: Figure, curves: Curves) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes = figure.add_axes((0.06, 0.125, 0.80, 0.715))
-    figure.text(0.025, 0.945, title, size=14, weight="bold", color=_INK, va="center")
-    figure.text(0.025, 0.888, y_label, size=10, color=_SOFT, va="center")
-    axes.set_xlabel(x_label, size=10, color=_SOFT, labelpad=8)
+    series, baselines, best = _finite(curves.series), _finite_values(curves.baselines), curves.best
+    if best is not None and not all(map(math.isfinite, best)):
+        best = None
+    pale = {name for name in series if name.startswith("train")} if curves.pale is None else curves.pale
+    # In inches: words have one size, whatever the picture's is.
+    width, height = figure.get_size_inches()
+    top = 0.9 if curves.title else 0.6
+    axes = figure.add_axes((0.6 / width, 0.7 / height, 1 - 2 / width, 1 - (0.7 + top) / height))
+    figure.text(0.25 / width, 1 - 0.31 / height, curves.title, size=14, weight="bold", color=_INK, va="center")
+    figure.text(0.25 / width, 1 - (top - 0.27) / height, curves.y_label, size=10, color=_SOFT, va="center")
+    axes.set_xlabel(curves.x_label, size=10, color=_SOFT, labelpad=8)
     axes.spines[["top", "left", "right"]].set_visible(False)
     axes.spines["bottom"].set_color(_AXIS)
     axes.tick_params(length=0, pad=6, labelsize=9.5, labelcolor=_SOFT)
@@ -137,14 +213,15 @@ def _draw(
         return
 
     left, right = _x_range(series)
-    if all(float(x).is_integer() for points in series.values() for x, _ in points):
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))  # no half steps
-    low, high = _reaching(*_interesting(series, left, right, best), baselines)
+    whole = all(float(x).is_integer() for points in series.values() for x, _ in points)
+    number = "auto" if width > 6 else max(2, int(width))
+    axes.xaxis.set_major_locator(MaxNLocator(number, integer=whole, steps=[1, 2, 2.5, 5, 10]))  # no half steps
+    low, high = _reaching(*_interesting(series, pale, left, right, best), baselines)
     axes.set_xlim(left, right + 0.008 * (right - left))
     # Room below the lowest point for the words that name the best one.
     axes.set_ylim(low - 0.14 * (high - low), high + 0.03 * (high - low))
 
-    labels = _draw_series(axes, series, best)
+    labels = _draw_series(axes, series, pale, best)
     labels += _draw_baselines(axes, {name: value for name, value in baselines.items() if low <= value <= high})
     _place_labels(figure, axes, labels)
     _name_far_baselines(
@@ -156,10 +233,6 @@ def _draw(
         _mark_best(axes, best)
 
 
-def _is_train(name: str) -> bool:
-    return name.startswith("train")
-
-
 def _x_range(series: Mapping[str, Sequence[Point]]) -> Range:
     xs = [x for points in series.values() for x, y in points if not math.isnan(y)]
     left, right = min(xs), max(xs)
@@ -168,15 +241,17 @@ def _x_range(series: Mapping[str, Sequence[Point]]) -> Range:
     return (left, right) if right > left else (left, left + 1.0)
 
 
-def _interesting(series: Mapping[str, Sequence[Point]], left: Number, right: Number, best: Point | None) -> Range:
+def _interesting(
+    series: Mapping[str, Sequence[Point]], pale: Collection[str], left: Number, right: Number, best: Point | None
+) -> Range:
     """The lowest and the highest loss that the picture's height is given to: the first, steep part is left out."""
     lows, highs = [] if best is None else [best[1]], []
     for name, points in series.items():
         late = [y for x, y in points if x >= left + 0.06 * (right - left) and not math.isnan(y)]
         values = sorted(late or [y for _, y in points if not math.isnan(y)])
         # One noisy batch must not squeeze the rest.
-        lows.append(values[len(values) // 50] if _is_train(name) else values[0])
-        highs.append(values[len(values) * 9 // 10] if _is_train(name) else values[-1])
+        lows.append(values[len(values) // 50] if name in pale else values[0])
+        highs.append(values[len(values) * 9 // 10] if name in pale else values[-1])
     low, high = min(lows), max(highs)
     # Nor must noise fill the picture where nothing changes.
     spare = max(0.0, 0.12 * max(abs(low), abs(high), 0.1) - (high - low))
@@ -190,13 +265,20 @@ def _reaching(low: Number, high: Number, baselines: Mapping[str, Number]) -> Ran
     return min([low, *near]), max([high, *near])
 
 
-def _draw_series(axes: Axes, series: Mapping[str, Sequence[Point]], best: Point | None) -> list[_Label]:
+def _draw_series(
+    axes: Axes, series: Mapping[str, Sequence[Point]], pale: Collection[str], best: Point | None
+) -> list[_Label]:
     labels = []
-    strong = iter(itertools.cycle(_STRONG))
+    strong = iter(_STRONG)
+    figure = axes.get_figure()
+    most = _LONGEST[0] if figure is None or figure.bbox.width > 6 * figure.dpi else _LONGEST[1]
+    # Of more than there are colours, those that end lowest have one and a name; the others show the range.
+    lowest = sorted((name for name in series if name not in pale), key=lambda name: _last(series[name])[1])
+    named = set(lowest[: len(_STRONG)])
     for name, points in series.items():
         # A dot where it was measured, while dots can be told apart.
-        marker = "o" if len(points) == 1 or (len(points) <= 60 and not _is_train(name)) else ""
-        if _is_train(name):
+        marker = "o" if len(points) == 1 or (len(points) <= 60 and name not in pale) else ""
+        if name in pale:
             if len(points) > 60:
                 axes.plot(*zip(*points, strict=True), color=_FAINT, linewidth=0.8, zorder=2)
                 points = _running_mean(points, reach=len(points) // 60)
@@ -209,14 +291,23 @@ def _draw_series(axes: Axes, series: Mapping[str, Sequence[Point]], best: Point 
                 clip_on=not marker,
                 zorder=2,
             )
-            labels.append(_Label(name, _last(points)[1], _PALE_INK))
+            labels.append(_Label(_shortened(name, most), _last(points)[1], _PALE_INK))
+        elif name not in named:
+            axes.plot(*zip(*points, strict=True), color=_AXIS, linewidth=1.0, zorder=2)
         else:
             color = next(strong)
             last_x, last_y = _last(points)
             axes.plot(*zip(*points, strict=True), color=color, linewidth=2.2, marker=marker, markersize=4.5, zorder=3)
             said_by_best = best is not None and best[0] == last_x
-            labels.append(_Label(name if said_by_best else f"{name} {_loss(last_y)}", last_y, color, "bold"))
+            words = _shortened(name, most) if said_by_best else f"{_shortened(name, most)} {_loss(last_y)}"
+            labels.append(_Label(words, last_y, color, "bold"))
     return labels
+
+
+def _shortened(name: str, most: int) -> str:
+    """A name without its middle, where it is long: two of one kind differ at their ends."""
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
 
 
 def _last(points: Sequence[Point]) -> Point:

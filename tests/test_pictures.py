@@ -12,7 +12,7 @@ import matplotlib
 import pytest
 
 from microformer.errors import FileError
-from microformer.pictures import loss_curves
+from microformer.pictures import Curves, loss_curves
 
 FALLING = [(step, 1.5 + 2.7 * math.exp(-step / 150)) for step in range(0, 2001, 100)]
 NOISY = [(step, 1.4 + 2.7 * math.exp(-step / 150) + 0.05 * math.sin(step * step)) for step in range(0, 2001, 5)]
@@ -162,3 +162,49 @@ def test_words_with_signs_of_markup_are_shown_as_they_are(tmp_path):
 
     assert "50 % & <more> $x_1$ 紅樓夢" in words(svg)
     assert "a <b> & $c$ 1.500" in words(svg)
+
+
+HOSTILE = "<img src=x onerror=alert(1)> --> \"' &"
+
+
+def test_on_a_page_it_has_the_pages_colours_and_ids_of_its_own():
+    curves = Curves({"train": NOISY, "validation": FALLING}, "steps", "loss", title=HOSTILE, best=FALLING[-1])
+
+    one, other = curves.svg(prefix="a-"), curves.svg(4, 4, prefix="b-")
+
+    for svg in (one, other):
+        assert svg.startswith("<svg ")
+        assert HOSTILE in words(svg)
+        assert "<img" not in svg
+        assert not re.search(r"<script|<style|<metadata|<!--| on\w+=\"", svg)
+        assert "var(--line-1, #1d4ed8)" in svg
+        assert re.sub(r"var\([^)]*\)", "", svg).count("#ffffff") == 0
+        used = set(re.findall(r"url\(#([^)]*)\)", svg))
+        assert used
+        assert used <= set(re.findall(r'id="([^"]*)"', svg))
+    assert not set(re.findall(r'id="([^"]*)"', one)) & set(re.findall(r'id="([^"]*)"', other))
+    assert curves._repr_svg_() == curves.svg()
+
+
+def test_of_more_curves_than_colours_the_lowest_are_named():
+    series = {f"run {each:02}": [(x, y + each * 0.1) for x, y in FALLING] for each in range(20)}
+
+    named = [word for word in words(Curves(series, "steps", "loss").svg()) if word.startswith("run ")]
+
+    assert sorted(word[:6] for word in named) == [f"run {each:02}" for each in range(8)]
+
+
+def test_a_run_called_train_is_as_strong_as_another_where_that_is_said():
+    strong = Curves({"trainer": FALLING}, "steps", "loss", pale=frozenset()).svg()
+
+    assert "trainer 1.500" in words(strong)
+    assert "trainer 1.500" not in words(Curves({"trainer": FALLING}, "steps", "loss").svg())
+
+
+def test_a_long_name_leaves_room_for_the_curves():
+    name = "a" * 60 + "-the-end"
+
+    (label,) = (word for word in words(Curves({name: FALLING}, "steps", "loss").svg()) if word.startswith("aaa"))
+
+    assert label.endswith("the-end 1.500")
+    assert len(label) < 40
