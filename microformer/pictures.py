@@ -12,11 +12,12 @@ import io
 import math
 import re
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from microformer.files import atomic_file
 
@@ -28,26 +29,25 @@ Number = int | float  # the checker of types in the tests takes them apart
 Point = tuple[Number, Number]
 Range = tuple[Number, Number]
 
-_INK = "#1f2430"
-_SOFT = "#667085"
-_AXIS = "#c3c9d4"
-_GRID = "#eceff3"
-_STRONG = ("#1d4ed8", "#c2410c", "#047857", "#7c3aed", "#be185d", "#0e7490", "#a16207", "#475569")
-_PALE = "#8fb0e6"
-_FAINT = "#d9e4f6"
+INK = "#1f2430"
+SOFT = "#667085"
+AXIS = "#c3c9d4"
+GRID = "#eceff3"
+STRONG = ("#1d4ed8", "#c2410c", "#047857", "#7c3aed", "#be185d", "#0e7490", "#a16207", "#475569")
+PALE = "#8fb0e6"
+FAINT = "#d9e4f6"
 _PALE_INK = "#6f90c8"
 # What a page may call these colours; where it calls them nothing they are as above.
 _NAMES = {
-    "#ffffff": "--paper", _INK: "--ink", _SOFT: "--soft", _AXIS: "--axis", _GRID: "--grid", _PALE: "--pale",
-    _FAINT: "--faint", _PALE_INK: "--pale-ink", **{color: f"--line-{n}" for n, color in enumerate(_STRONG, 1)},
+    "#ffffff": "--paper", INK: "--ink", SOFT: "--soft", AXIS: "--axis", GRID: "--grid", PALE: "--pale",
+    FAINT: "--faint", _PALE_INK: "--pale-ink", **{color: f"--line-{n}" for n, color in enumerate(STRONG, 1)},
 }  # fmt: skip
-_SIZE = (10.0, 5.625)  # inches
 # Longer names would push the curves aside: letters, in a wide picture and in a narrow one.
 _LONGEST = (26, 13)
 
 
 @dataclass(frozen=True)
-class _Label:
+class Label:
     """The words at the right end of a line, at the height of a loss."""
 
     text: str
@@ -56,8 +56,62 @@ class _Label:
     weight: str = "normal"
 
 
+class Picture(ABC):
+    """Something that is drawn: as files, in a page, or in a notebook that is handed it."""
+
+    size: ClassVar[Range] = (10.0, 5.625)  # inches
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """What it is, for who can't see it."""
+
+    @abstractmethod
+    def draw(self, figure: Figure) -> None:
+        """Draws it on an empty figure, in the figure's own size."""
+
+    def svg(self, width: Number | None = None, height: Number | None = None, prefix: str = "") -> str:
+        """An SVG element to stand in a page, as wide as its place there.
+
+        Its colours are the page's: `--ink`, `--soft`, `--line-1` and so on, where it has them.
+
+        Args:
+            width, height: in inches, at which the words have their size: 10 points. None: the picture's own.
+            prefix: what its ids begin with, where several stand in one page.
+        """
+        with _plain_style():
+            drawn = io.StringIO()
+            self._figure(width, height).savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+        return _for_a_page(drawn.getvalue(), prefix, self.label)
+
+    def write(self, path_svg: Path, path_png: Path) -> None:
+        """Writes it as SVG (its text stays text) and PNG (160 pixels an inch), each whole or not at all.
+
+        Raises:
+            FileError: a picture can't be written.
+        """
+        with _plain_style():
+            figure = self._figure(None, None)
+            with atomic_file(path_svg) as partial:
+                figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
+            with atomic_file(path_png) as partial:
+                figure.savefig(partial, format="png", metadata={"Software": None})
+
+    def _figure(self, width: Number | None, height: Number | None) -> Figure:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(width or self.size[0], height or self.size[1]), dpi=160)
+        FigureCanvasAgg(figure)
+        self.draw(figure)
+        return figure
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
+
 @dataclass(frozen=True)
-class Curves:
+class Curves(Picture):
     """Curves of a loss, named where they end; a notebook that is handed them shows them.
 
     Args:
@@ -79,35 +133,12 @@ class Curves:
     best: Point | None = None
     pale: frozenset[str] | None = None
 
-    def svg(self, width: Number = _SIZE[0], height: Number = _SIZE[1], prefix: str = "") -> str:
-        """An SVG element to stand in a page, as wide as its place there.
+    @property
+    def label(self) -> str:
+        return self.title or self.y_label
 
-        Its colours are the page's: `--ink`, `--soft`, `--line-1` and so on, where it has them.
-
-        Args:
-            width, height: in inches, at which the words have their size: 10 points.
-            prefix: what its ids begin with, where several stand in one page.
-        """
-        with _plain_style():
-            drawn = io.StringIO()
-            _figure(self, width, height).savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
-        return _for_a_page(drawn.getvalue(), prefix, self.title or self.y_label)
-
-    def write(self, path_svg: Path, path_png: Path) -> None:
-        """Writes them as SVG (its text stays text) and PNG (1600 × 900 pixels), each whole or not at all.
-
-        Raises:
-            FileError: a picture can't be written.
-        """
-        with _plain_style():
-            figure = _figure(self, *_SIZE)
-            with atomic_file(path_svg) as partial:
-                figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
-            with atomic_file(path_png) as partial:
-                figure.savefig(partial, format="png", metadata={"Software": None})
-
-    def _repr_svg_(self) -> str:
-        return self.svg()
+    def draw(self, figure: Figure) -> None:
+        _draw(figure, self)
 
 
 def loss_curves(
@@ -142,16 +173,6 @@ def _plain_style() -> Iterator[None]:
         # Nor is a run's name mathematics, even with a $ in it.
         matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "microformer", "text.parse_math": False})
         yield
-
-
-def _figure(curves: Curves, width: Number, height: Number) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=160)
-    FigureCanvasAgg(figure)
-    _draw(figure, curves)
-    return figure
 
 
 def _for_a_page(svg: str, prefix: str, label: str) -> str:
@@ -197,19 +218,15 @@ def _draw(figure: Figure, curves: Curves) -> None:
     width, height = figure.get_size_inches()
     top = 0.9 if curves.title else 0.6
     axes = figure.add_axes((0.6 / width, 0.7 / height, 1 - 2 / width, 1 - (0.7 + top) / height))
-    figure.text(0.25 / width, 1 - 0.31 / height, curves.title, size=14, weight="bold", color=_INK, va="center")
-    figure.text(0.25 / width, 1 - (top - 0.27) / height, curves.y_label, size=10, color=_SOFT, va="center")
-    axes.set_xlabel(curves.x_label, size=10, color=_SOFT, labelpad=8)
-    axes.spines[["top", "left", "right"]].set_visible(False)
-    axes.spines["bottom"].set_color(_AXIS)
-    axes.tick_params(length=0, pad=6, labelsize=9.5, labelcolor=_SOFT)
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", color=_GRID, linewidth=1.0)
+    figure.text(0.25 / width, 1 - 0.31 / height, curves.title, size=14, weight="bold", color=INK, va="center")
+    figure.text(0.25 / width, 1 - (top - 0.27) / height, curves.y_label, size=10, color=SOFT, va="center")
+    axes.set_xlabel(curves.x_label, size=10, color=SOFT, labelpad=8)
+    quiet(axes)
     axes.xaxis.set_major_formatter(lambda x, _: _number(x))
     axes.ticklabel_format(axis="y", style="plain", useOffset=False)
     if not series:
         axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "nothing measured yet", size=13, color=_SOFT, ha="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "nothing measured yet", size=13, color=SOFT, ha="center", transform=axes.transAxes)
         return
 
     left, right = _x_range(series)
@@ -223,7 +240,7 @@ def _draw(figure: Figure, curves: Curves) -> None:
 
     labels = _draw_series(axes, series, pale, best)
     labels += _draw_baselines(axes, {name: value for name, value in baselines.items() if low <= value <= high})
-    _place_labels(figure, axes, labels)
+    place_labels(figure, axes, labels)
     _name_far_baselines(
         axes,
         above={name: value for name, value in baselines.items() if value > high},
@@ -231,6 +248,15 @@ def _draw(figure: Figure, curves: Curves) -> None:
     )
     if best is not None:
         _mark_best(axes, best)
+
+
+def quiet(axes: Axes) -> None:
+    """Leaves of a frame what is read: the line below, pale lines across."""
+    axes.spines[["top", "left", "right"]].set_visible(False)
+    axes.spines["bottom"].set_color(AXIS)
+    axes.tick_params(which="both", length=0, pad=6, labelsize=9.5, labelcolor=SOFT)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=GRID, linewidth=1.0)
 
 
 def _x_range(series: Mapping[str, Sequence[Point]]) -> Range:
@@ -267,40 +293,40 @@ def _reaching(low: Number, high: Number, baselines: Mapping[str, Number]) -> Ran
 
 def _draw_series(
     axes: Axes, series: Mapping[str, Sequence[Point]], pale: Collection[str], best: Point | None
-) -> list[_Label]:
+) -> list[Label]:
     labels = []
-    strong = iter(_STRONG)
+    strong = iter(STRONG)
     figure = axes.get_figure()
     most = _LONGEST[0] if figure is None or figure.bbox.width > 6 * figure.dpi else _LONGEST[1]
     # Of more than there are colours, those that end lowest have one and a name; the others show the range.
     lowest = sorted((name for name in series if name not in pale), key=lambda name: _last(series[name])[1])
-    named = set(lowest[: len(_STRONG)])
+    named = set(lowest[: len(STRONG)])
     for name, points in series.items():
         # A dot where it was measured, while dots can be told apart.
         marker = "o" if len(points) == 1 or (len(points) <= 60 and name not in pale) else ""
         if name in pale:
             if len(points) > 60:
-                axes.plot(*zip(*points, strict=True), color=_FAINT, linewidth=0.8, zorder=2)
+                axes.plot(*zip(*points, strict=True), color=FAINT, linewidth=0.8, zorder=2)
                 points = _running_mean(points, reach=len(points) // 60)
             axes.plot(
                 *zip(*points, strict=True),
-                color=_PALE,
+                color=PALE,
                 linewidth=1.4,
                 marker=marker,
                 markersize=4,
                 clip_on=not marker,
                 zorder=2,
             )
-            labels.append(_Label(_shortened(name, most), _last(points)[1], _PALE_INK))
+            labels.append(Label(_shortened(name, most), _last(points)[1], _PALE_INK))
         elif name not in named:
-            axes.plot(*zip(*points, strict=True), color=_AXIS, linewidth=1.0, zorder=2)
+            axes.plot(*zip(*points, strict=True), color=AXIS, linewidth=1.0, zorder=2)
         else:
             color = next(strong)
             last_x, last_y = _last(points)
             axes.plot(*zip(*points, strict=True), color=color, linewidth=2.2, marker=marker, markersize=4.5, zorder=3)
             said_by_best = best is not None and best[0] == last_x
             words = _shortened(name, most) if said_by_best else f"{_shortened(name, most)} {_loss(last_y)}"
-            labels.append(_Label(words, last_y, color, "bold"))
+            labels.append(Label(words, last_y, color, "bold"))
     return labels
 
 
@@ -328,22 +354,22 @@ def _running_mean(points: Sequence[Point], reach: int) -> list[Point]:
     return means
 
 
-def _draw_baselines(axes: Axes, baselines: Mapping[str, Number]) -> list[_Label]:
+def _draw_baselines(axes: Axes, baselines: Mapping[str, Number]) -> list[Label]:
     for value in baselines.values():
-        axes.axhline(value, color=_SOFT, linewidth=1.0, dashes=(5, 4), zorder=1)
-    return [_Label(f"{name} {_loss(value)}", value, _SOFT) for name, value in baselines.items()]
+        axes.axhline(value, color=SOFT, linewidth=1.0, dashes=(5, 4), zorder=1)
+    return [Label(f"{name} {_loss(value)}", value, SOFT) for name, value in baselines.items()]
 
 
 def _name_far_baselines(axes: Axes, above: Mapping[str, Number], below: Mapping[str, Number]) -> None:
     for arrow, baselines, height, anchor in (("↑", above, 1.015, "bottom"), ("↓", below, 0.02, "bottom")):
         names = "      ".join(f"{arrow} {name} {_loss(value)}" for name, value in baselines.items())
-        axes.text(1, height, names, size=9.5, color=_SOFT, ha="right", va=anchor, transform=axes.transAxes)
+        axes.text(1, height, names, size=9.5, color=SOFT, ha="right", va=anchor, transform=axes.transAxes)
 
 
 def _mark_best(axes: Axes, best: Point) -> None:
     x, y = best
     left, right = axes.get_xlim()
-    axes.plot([x], [y], marker="o", markersize=9, color="white", markeredgecolor=_INK, markeredgewidth=1.6, zorder=4)
+    axes.plot([x], [y], marker="o", markersize=9, color="white", markeredgecolor=INK, markeredgewidth=1.6, zorder=4)
     where = (x - left) / (right - left)
     axes.annotate(
         f"best {_loss(y)} at {_number(x)}",
@@ -351,7 +377,7 @@ def _mark_best(axes: Axes, best: Point) -> None:
         xytext=(0, -13),
         textcoords="offset points",
         size=10,
-        color=_INK,
+        color=INK,
         ha="left" if where < 0.15 else "right" if where > 0.85 else "center",
         va="top",
         bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
@@ -359,7 +385,7 @@ def _mark_best(axes: Axes, best: Point) -> None:
     )
 
 
-def _place_labels(figure: Figure, axes: Axes, labels: Sequence[_Label]) -> None:
+def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
     """Writes each label right of its line's end, moved up or down where two would touch."""
     low, high = axes.get_ylim()
     height = axes.get_position().height * figure.get_figheight() * 72  # points
