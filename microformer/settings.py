@@ -342,6 +342,21 @@ def convert(name: str, text: str) -> Any:
         raise _wrong_type(name, which, text) from None
 
 
+def checked(name: str, value: Any) -> Any:
+    """A value as its setting wants it, whatever the others are.
+
+    Raises:
+        SettingsError: no such setting, or no such value.
+    """
+    _, which = _find(name, lambda name: name)
+    value = _checked(name, which, value)
+    if name in _SLOTS:
+        grammar.per_layer(value, _SLOTS[name], name.upper(), grammar.MOST_LAYERS)
+    elif which.metadata["own"]:
+        grammar.own(value, name.upper())
+    return value
+
+
 def model_spec(settings: Settings, vocab_size: int, max_seq_len: int | None = None) -> spec.ModelSpec:
     """The model that the settings describe.
 
@@ -627,4 +642,9 @@ def _plain(kind: Any) -> str:
     return kind.__name__
 
 
+# The settings that name a component of the model, and the words of each.
+_SLOTS = {
+    "attention": spec.ATTENTION, "feedforward": spec.FEEDFORWARD, "positions": spec.POSITIONS, "norm": spec.NORM,
+    "memory": spec.MEMORY,
+}  # fmt: skip
 _NAMES: dict[str, tuple[str, Field]] = {name: (group, which) for group, name, which in each_setting()}
