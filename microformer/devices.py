@@ -142,7 +142,7 @@ def choose(
     _check_word("PRECISION", precision, PRECISIONS)
     accelerators = machine.accelerators() if device != "cpu" else []
     _check_device(device, accelerators)
-    threads = _checked_threads(threads) or (1 if tokens * width**2 < _FEW_OPERATIONS / 10 else machine.cores())
+    threads = _checked_threads(threads) or usual_threads(width, tokens, machine.cores())
 
     devices = ["cpu", *accelerators[:1]] if device == "auto" else [device]
     native = {each: machine.has_bfloat16(each) for each in devices}
@@ -156,6 +156,16 @@ def choose(
     best_precision, why_precision = chosen[best]
     reason = f"{best}{why_device}, {best_precision}{why_precision}, {threads} thread{'s' if threads > 1 else ''}"
     return Compute(best, best_precision, threads, reason)
+
+
+def usual_threads(width: int, tokens: int, cores: int) -> int:
+    """The threads of a training that is not told: the cores there are for it, or one where there is little to share.
+
+    Args:
+        width, tokens: as for `choose`.
+        cores: how many it may keep busy.
+    """
+    return 1 if tokens * width**2 < _FEW_OPERATIONS / 10 else cores
 
 
 def use(compute: Compute) -> None:
@@ -352,6 +362,29 @@ def memory_available() -> int | None:
     if len(amounts) == 1 and "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
         amounts.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min((amount for amount in amounts if amount is not None), default=None)
+
+
+def peak_memory(device: str = "cpu") -> int | None:
+    """The most bytes that this process has held at once, or None where the system doesn't say.
+
+    Of a CUDA GPU's memory what torch's tensors took there, where that is the device: it is what a training runs out of.
+    Else of the machine's own memory, the interpreter and torch itself (some 300 MB) included.
+    """
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return _peak_working_set()
+    for line in _lines(_PROC / "self/status"):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def usable_cores() -> int:
@@ -665,6 +698,29 @@ def _container_memory() -> int | None:
                     ]
                     left.append(max(0, int(most) - int(now) + sum(map(int, freed))))
     return min(left, default=None)
+
+
+def _peak_working_set() -> int | None:
+    """What Windows calls the peak working set of this process, in bytes."""
+
+    class Counters(ctypes.Structure):
+        """PROCESS_MEMORY_COUNTERS of psapi.h."""
+
+        _fields_ = [
+            ("size", ctypes.c_uint32),
+            ("page_faults", ctypes.c_uint32),
+            *(
+                (name, ctypes.c_size_t)
+                for name in ("peak", "now", "pool_peak", "pool", "other_peak", "other", "a", "b")
+            ),
+        ]
+
+    counters = Counters(size=ctypes.sizeof(Counters))
+    kernel = ctypes.WinDLL("kernel32")  # pyright: ignore[reportAttributeAccessIssue] (Windows has it)
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    kernel.K32GetProcessMemoryInfo.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32]
+    done = kernel.K32GetProcessMemoryInfo(kernel.GetCurrentProcess(), ctypes.byref(counters), counters.size)
+    return counters.peak if done else None
 
 
 def _cgroup_folders(controller: str) -> list[Path]:

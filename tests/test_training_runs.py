@@ -307,7 +307,9 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience():
 
     assert resume(patience=100) == 0
 
-    assert info("r")["ended"] | {"at": 0, "seconds": 0} == {"how": "finished", "step": 12, "at": 0, "seconds": 0}
+    assert info("r")["ended"] | {"at": 0, "seconds": 0, "memory": 0} == {
+        "how": "finished", "step": 12, "at": 0, "seconds": 0, "memory": 0,
+    }  # fmt: skip
 
 
 def test_a_budget_that_changes_on_the_way_is_recorded_and_its_best_is_of_its_own(monkeypatch):

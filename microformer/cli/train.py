@@ -1,6 +1,7 @@
 """`train`: prepares first if needed."""
 
 import argparse
+import signal
 import sys
 from contextlib import redirect_stdout
 
@@ -17,6 +18,9 @@ def add(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--from", dest="start", metavar="RUN", help="begin with another run's model and tokenizer")
     verb.add_argument("--watch", action="store_true", help="open the page that looks inside, while it trains")
     verb.add_argument("--no-browser", action="store_true", help="with --watch: print the page's address and no more")
+    # For who trains many: see experiments/cells.py.
+    verb.add_argument("--prepared", metavar="FINGERPRINT", help=argparse.SUPPRESS)
+    verb.add_argument("--until-input-ends", action="store_true", help=argparse.SUPPRESS)
     add_trust(verb)
     add_settings(verb, list(GROUPS))
 
@@ -29,6 +33,10 @@ def act(args: argparse.Namespace) -> int:
         )
     if args.resume and args.start:
         raise SettingsError("--resume goes on with a run, and --from begins a new one.", "leave one out.")
+    if args.until_input_ends:
+        from microformer.pipeline.watching import end_with_input
+
+        end_with_input(lambda: signal.raise_signal(signal.SIGINT))
     from microformer import settings
 
     if not args.resume:
@@ -38,6 +46,7 @@ def act(args: argparse.Namespace) -> int:
     with redirect_stdout(GoesOn(sys.stdout)), pipeline.Watching(not args.no_browser) as page:
         begun = page.open if args.watch else None
         how = {"run": args.run, "resume": args.resume, "start": args.start, "trust_code": args.trust_code}
+        how["prepared"] = args.prepared
         run = pipeline.train(args.config, begun=begun, **how, **said)
         ended = run.info["ended"]
         if ended and ended["how"] == "interrupted":

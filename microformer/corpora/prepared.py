@@ -8,7 +8,9 @@
 Opened memory-mapped, and believed only where the manifest's hashes agree. Doesn't know how the set is made.
 """
 
+import os
 import pickle
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,25 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     complete = isinstance(manifest, dict) and manifest.get("format") == FORMAT and "fingerprint" in manifest
     return manifest if complete else None
+
+
+def copied(folder: Path, target: Path) -> None:
+    """Puts a complete set into another folder, which must not be there yet. Takes no room where both are on one disk:
+    the tensors are linked, for nobody ever writes into one.
+
+    Raises:
+        FileError: it can't be written.
+    """
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    with files.atomic_folder(target) as partial:
+        for name in manifest["files"]:
+            try:
+                os.link(folder / name, partial / name)
+            except OSError:  # another disk, or one that knows no links
+                shutil.copy2(folder / name, partial / name)
+        source = Source.from_dict(manifest["source"], folder).to_dict(target)
+        files.write_json(partial / MANIFEST, {**manifest, "source": source})
 
 
 def source_in_words(manifest: dict[str, Any], folder: Path) -> str:

@@ -90,7 +90,7 @@ def prepare(
     """
     folder = Path(folder)
     settings = _settings(tokenizer, vocab_size, val_fraction, test_fraction, unknown)
-    with _locked(folder):
+    with locked(folder):
         return _prepare(folder, source, settings, workers, progress)
 
 
@@ -115,18 +115,23 @@ def ensure_prepared(
     folder = Path(folder)
     settings = _settings(tokenizer, vocab_size, val_fraction, test_fraction, unknown)
     if _decide(folder, explicit, default_corpus, settings)[1] is not None:
-        with _locked(folder):
+        with locked(folder):
             # Another process may have done it while this one waited.
             source, reason = _decide(folder, explicit, default_corpus, settings)
             if reason is not None:
                 if read_manifest(folder) is not None and STANDARD_INPUT in source.inputs and explicit is None:
-                    raise DataError(
-                        f"{reason}, but its text came from standard input and can't be read again.",
-                        "pipe it in once more: microformer prepare --input -.",
-                    )
+                    raise not_again(reason)
                 notice(f"preparing {source}: {reason}.")
                 return _prepare(folder, source, settings, workers, progress)
     return load_prepared(folder)
+
+
+def not_again(reason: str) -> DataError:
+    """What is said where a text would have to be read once more and can't be."""
+    return DataError(
+        f"{reason}, but its text came from standard input and can't be read again.",
+        "pipe it in once more: microformer prepare --input -.",
+    )
 
 
 def why_prepare(
@@ -152,9 +157,27 @@ def why_prepare(
         default_corpus: the named corpus to take when nothing else is there.
         tokenizer, vocab_size, val_fraction, test_fraction, unknown: as for `prepare`.
     """
-    return _decide(
-        Path(folder), explicit, default_corpus, _settings(tokenizer, vocab_size, val_fraction, test_fraction, unknown)
-    )[1]
+    settings = _settings(tokenizer, vocab_size, val_fraction, test_fraction, unknown)
+    return _decide(Path(folder), explicit, default_corpus, settings)[1]
+
+
+def what_to_prepare(
+    folder: str | Path,
+    *,
+    explicit: Source | None,
+    default_corpus: str,
+    tokenizer: str = "char",
+    vocab_size: int | None = None,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
+    unknown: Unknown = "error",
+) -> tuple[Source, str | None]:
+    """What `ensure_prepared` would read, and why it would; None if the set in `folder` is the one that is asked for.
+
+    Arguments as for `why_prepare`.
+    """
+    settings = _settings(tokenizer, vocab_size, val_fraction, test_fraction, unknown)
+    return _decide(Path(folder), explicit, default_corpus, settings)
 
 
 def choose_source(folder: str | Path, explicit: Source | None, default_corpus: str) -> Source:
@@ -297,7 +320,12 @@ def _changed_files(manifest: dict[str, Any], source: Source) -> str | None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a folder for one preparation; another waits, and says so.
+
+    Raises:
+        FileError: it can't be written to.
+    """
     with files.explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")

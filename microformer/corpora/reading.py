@@ -70,8 +70,17 @@ class Source:
     max_bytes: int = 0
 
     @classmethod
-    def files(cls, *inputs: str | os.PathLike[str], encoding: str = "utf-8", explicit: bool = True) -> "Source":
+    def files(
+        cls,
+        *inputs: str | os.PathLike[str],
+        encoding: str = "utf-8",
+        explicit: bool = True,
+        base: str | os.PathLike[str] = "",
+    ) -> "Source":
         """Files, folders, patterns, addresses, or "-": one or several, read in this order.
+
+        Args:
+            base: where relative paths begin, if not in the working folder.
 
         Raises:
             SettingsError: an empty path, such as a shell makes of a variable that is not set.
@@ -79,7 +88,7 @@ class Source:
         spelt = [os.fspath(path) for path in inputs]
         if "" in spelt:
             raise SettingsError("the path of the text is empty.", "name a file or a folder; `.` is the one you are in.")
-        absolute = (os.path.abspath(path) if _is_local(path) else path for path in spelt)
+        absolute = (os.path.abspath(os.path.join(base, path)) if _is_local(path) else path for path in spelt)
         return cls(inputs=tuple(absolute), encoding=encoding, explicit=explicit)
 
     @classmethod

@@ -71,7 +71,7 @@ def write(cells: Sequence[Cell], folder: str | Path, title: str = "") -> None:
     curves: dict[str, list[tuple[float, float]]] = {}
     for cell in cells:
         if cell.curve and cell.arm not in curves:
-            curves[cell.arm] = [(seconds, loss) for seconds, _, loss in cell.curve]
+            curves[cell.arm] = [(point.seconds, point.loss) for point in cell.curve]
     if curves:
         pictures.loss_curves(
             folder / "curves.svg", folder / "curves.png", curves,

@@ -1,10 +1,9 @@
 """Tokenizers beside one another on one text: how many tokens each makes of it, how fast, and what a small model makes
-of those. Each has prepared data and runs in a folder of its own, so that nothing is done twice.
+of those. Data and trainings are kept like a comparison's, so that nothing is done twice.
 
 Losses in nats a token can't be compared between tokenizers; bits a byte of the text can.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ from microformer import corpora, pictures
 from microformer.errors import MicroformerError, SettingsError
 from microformer.experiments.arms import Arm
 from microformer.experiments.cells import code_hash, train_one
-from microformer.pipeline import how_to_prepare, source_of
-from microformer.pipeline.preparing import DATA
-from microformer.runs import Run
+from microformer.pipeline.preparing import prepared_apart
 from microformer.settings import Settings
 from microformer.tokenization import KINDS, LEARNED
 
@@ -43,21 +40,14 @@ def compared(
     Raises:
         MicroformerError: a text that can't be read, a kind that there is not.
     """
-    source = source_of(chosen, inputs)
     rows = []
     for spelt in tokenizers:
         kind, size = _kind_and_size(spelt)
-        folder = DATA / ".prepared" / re.sub(r"\W+", "-", spelt)
         changes = {"tokenizer": kind} | ({"vocab_size": size} if size else {})
         settings = chosen.changed(changes)
         row: dict[str, Any] = {"tokenizer": spelt}
         try:
-            how = how_to_prepare(settings)
-            wanted = {"explicit": source, "default_corpus": source.corpus, **how}
-            if corpora.why_prepare(folder / DATA, **wanted) is None:
-                data = corpora.load_prepared(folder / DATA)
-            else:
-                data = corpora.prepare(folder / DATA, source, **how, workers=settings.data.workers)
+            data = prepared_apart(settings, inputs=inputs)
         except SettingsError as error:
             rows.append({**row, "refused": error.sentence})
             tell(rows[-1])
@@ -72,7 +62,7 @@ def compared(
             "refused": None,
         }
         if seeds:
-            row |= _trained(settings, seeds, folder, data)
+            row |= _trained(spelt, settings, seeds, data)
         rows.append(row)
         tell(row)
     return rows
@@ -95,19 +85,17 @@ def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     )  # fmt: skip
 
 
-def _trained(settings: Settings, seeds: Sequence[int], folder: Path, data: corpora.Prepared) -> dict[str, Any]:
-    # The text is remembered with the prepared data, and its path would be another from there.
-    base = settings.changed({"corpus": Settings().data.corpus})
-    bits, seconds, parameters = [], 0.0, 0
+def _trained(spelt: str, settings: Settings, seeds: Sequence[int], data: corpora.Prepared) -> dict[str, Any]:
+    code, cells = code_hash(), []
     for seed in seeds:
-        cell = train_one(Arm(folder.name), seed, base.changed({"seed": seed}), folder, code_hash())
-        if cell.failed:
-            raise MicroformerError(f"{folder.name} can't be trained: {cell.failed}", "leave it out: --tokenizers.")
-        val, info = data.manifest["val"], Run(cell.run).info
-        bits.append(info["figures"]["bits_per_char"] * val["characters"] / val["bytes"])
-        seconds += cell.seconds
-        parameters = info["parameters"]
-    return {"parameters": parameters, "bits_per_byte": bits, "seconds_trained": seconds / len(seeds)}
+        cells.append(train_one(Arm(spelt), seed, settings.changed({"seed": seed}), Path(), code, data=data))
+        if cells[-1].failed:
+            raise MicroformerError(f"{spelt} can't be trained: {cells[-1].failed}", "leave it out: --tokenizers.")
+    return {
+        "parameters": cells[-1].parameters,
+        "bits_per_byte": [cell.bits_per_byte for cell in cells],
+        "seconds_trained": _mean([cell.seconds for cell in cells]),
+    }
 
 
 def _kind_and_size(spelt: str) -> tuple[str, int | None]:

@@ -13,8 +13,10 @@ from torch import Tensor
 from microformer import corpora, pictures
 from microformer.errors import DataError, notice
 from microformer.models.model import Microformer
+from microformer.models.spec import ModelSpec
 from microformer.models.taps import Record
 from microformer.runs import Run
+from microformer.settings import Settings
 from microformer.training.budgets import Budget
 from microformer.training.loop import Position
 
@@ -74,6 +76,15 @@ def memory_needed(run: Run) -> int:
     scores = 2 * spec.num_heads * min(spec.max_seq_len, 256)
     a_token = spec.depth * (16 * spec.embed_dim + 5 * spec.ff_dim + scores)
     return 16 * run.info["parameters"] + rows * spec.max_seq_len * (size * a_token + 12 * spec.vocab_size)
+
+
+def least_memory(spec: ModelSpec, chosen: Settings) -> tuple[int, int]:
+    """The bytes that a step takes at the very least: for weights, gradients and the optimizer's moments; and for what
+    each token leaves in each layer for the way back."""
+    wide, middle = spec.embed_dim, spec.ff_dim
+    weights = 16 * (spec.num_layers * (4 * wide**2 + 2 * wide * middle) + spec.vocab_size * wide)
+    tokens = chosen.training.batch_size // chosen.training.accumulate * spec.max_seq_len
+    return weights, tokens * (2 * spec.depth * (8 * wide + 2 * middle) + 4 * spec.vocab_size)
 
 
 def figures(run: Run, position: Position, baselines: Mapping[str, float], data: corpora.Prepared) -> dict[str, Any]:

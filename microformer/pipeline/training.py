@@ -1,6 +1,7 @@
 """From settings to a trained run: prepare if needed, build, train, write down how it ended; or resume."""
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,7 +20,7 @@ from microformer.models.spec import ModelSpec
 from microformer.pipeline import components, report, starting
 from microformer.pipeline.describing import budgets, data_described, described, now
 from microformer.pipeline.fast_loss import fast_loss
-from microformer.pipeline.preparing import check_same, check_tokenizer, data_of, prepared_data
+from microformer.pipeline.preparing import apart_of, check_same, check_tokenizer, data_of, prepared_data
 from microformer.pipeline.text import generate
 from microformer.runs import Run
 from microformer.settings import BUDGETS, FREQUENCIES, DataSettings, Settings
@@ -58,6 +59,7 @@ def train(
     show: bool = True,
     trust_code: bool = False,
     begun: Callable[[Run], None] | None = None,
+    prepared: str | None = None,
     **given: Any,
 ) -> Run:
     """Trains a model, from text to a run folder.
@@ -71,6 +73,7 @@ def train(
         trust_code: whether the own components of the run that is resumed, repeated or begun with are run even if
             nothing was trained with them on this machine.
         begun: called with the run when its folder is there and the first step is about to be taken.
+        prepared: the fingerprint of data in data/.prepared/ to train on, whatever lies in data/; see `prepared_apart`.
         given: settings by name, such as `embed_dim=64`; they win over the config.
 
     Returns:
@@ -94,7 +97,7 @@ def train(
         runs.check_free(run)  # before time goes into the data
     code = components.read(chosen, config if source is None else source.folder / "run.json", given, trust_code)
     components.try_out(chosen, code)
-    data = prepared_data(chosen)
+    data = prepared_data(chosen) if prepared is None else apart_of(prepared)
     if source is not None:
         check_tokenizer(data, source)
     if chosen.training.stop_on == "exact_match" and data.example == 1:
@@ -177,7 +180,11 @@ def _resume(run: Run, given: Mapping[str, Any], show: bool, begun: Callable[[Run
         notice(f"the run {run.name!r} was stopped before its first checkpoint; it starts again from step 0.")
     # A budget that changes on the way is a leg too, one that begins where the leg before it began.
     legs = [*run.info["legs"], {**leg, **budgets(after)}] if more else run.info["legs"]
-    changed = {**run.info, "settings": after.flat(), "data": data_described(data), "legs": legs, "ended": None}
+    memory = (ended or run.info).get("memory")
+    changed = {
+        **run.info, "settings": after.flat(), "data": data_described(data), "legs": legs, "ended": None,
+        "memory": memory,
+    }  # fmt: skip
     return _train(Run(run.folder), data, show, begun, changed)
 
 
@@ -254,9 +261,7 @@ def _train(
             with progress or nullcontext():
                 how = loop.run()
         except DivergedError:
-            position = loop.position
-            ended = {"how": "diverged", "at": now(), "step": position.step, "seconds": round(position.seconds, 3)}
-            run.write_info({**run.info, "ended": ended})
+            run.write_info({**run.info, "ended": _ended(run, loop, "diverged")})
             raise
         if how != "interrupted":  # nothing is measured because of an interruption
             probing.at_end(loop.position.step)
@@ -297,7 +302,7 @@ def _save(run: Run, loop: Loop, which: Literal["last", "best", "snapshot"]) -> N
 
 def _finish(run: Run, loop: Loop, data: corpora.Prepared, how: str, show: bool) -> Run:
     """Writes down how the run ended, with figures, picture and sample, and says it."""
-    position = loop.position
+    position, ended = loop.position, _ended(run, loop, how)
     if loop.record.progress:
         files.write_json(run.folder / "schedule.json", asdict(loop.record))
     learned, measured = (
@@ -318,11 +323,18 @@ def _finish(run: Run, loop: Loop, data: corpora.Prepared, how: str, show: bool) 
     if how != "interrupted":
         sample = _sample(run, data)
         files.write_text(run.folder / "samples.txt", f"step {position.step:,}, {sample}\n")
-    ended = {"how": how, "at": now(), "step": position.step, "seconds": round(position.seconds, 3)}
     run.write_info({**run.info, "ended": ended, "figures": figures})
     if show:
         report.say_end(run, sample)
     return Run(run.folder)
+
+
+def _ended(run: Run, loop: Loop, how: str) -> dict[str, Any]:
+    """How it ended, when, where, and the most memory that it took, in bytes: of a resumed run its largest part's."""
+    taken = [devices.peak_memory(loop.device), run.info.get("memory")]
+    memory = max((one for one in taken if one is not None), default=None)
+    seconds = round(loop.position.seconds, 3)
+    return {"how": how, "at": now(), "step": loop.position.step, "seconds": seconds, "memory": memory}
 
 
 def _sample(run: Run, data: corpora.Prepared) -> str:
@@ -456,11 +468,7 @@ def _check_memory(spec: ModelSpec, chosen: Settings) -> None:
     there = devices.memory_available()
     if there is None:
         return
-    wide, middle = spec.embed_dim, spec.ff_dim
-    # Weights, gradients and the optimizer's moments; and what each token leaves in each layer for the way back.
-    weights = 16 * (spec.num_layers * (4 * wide**2 + 2 * wide * middle) + spec.vocab_size * wide)
-    tokens = chosen.training.batch_size // chosen.training.accumulate * spec.max_seq_len
-    activations = tokens * (2 * spec.depth * (8 * wide + 2 * middle) + 4 * spec.vocab_size)
+    weights, activations = report.least_memory(spec, chosen)
     if chosen.machine.device != "cpu" and devices.Machine().accelerators():
         activations = 0  # they are the accelerator's, which says itself when it has no room
     if weights + activations > there:
@@ -484,7 +492,10 @@ def _interruption() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform == "win32":
+        numbers.append(signal.SIGBREAK)  # what another program can send there
+    before = {number: signal.signal(number, take) for number in numbers}
     try:
         yield lambda: bool(asked)
     finally:

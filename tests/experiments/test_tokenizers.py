@@ -19,6 +19,7 @@ TEXT = book(lines=400)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(tokenizers, "code_hash", lambda: "the same code")  # whoever edits it meanwhile
     (tmp_path / "book.txt").write_text(TEXT)
     return tmp_path
 
@@ -54,12 +55,11 @@ def test_what_was_prepared_and_trained_is_not_done_twice(capsys):
     assert [row["tokenizer"] for row in first] == ["char", "bpe:300"]
 
 
-def test_bits_a_byte_are_the_loss_over_the_bytes_of_validation(here, capsys, monkeypatch):
+def test_bits_a_byte_are_the_loss_over_the_bytes_of_validation(here, capsys):
     words = ["tokenizers", "--input", "book.txt", "--tokenizers", "bpe:300", "--train", "--json"]
     assert command(*words, *flags(**TINY, max_steps=10, epochs=0, snapshots=False)) == 0
     (row,) = json.loads(capsys.readouterr().out)
 
-    monkeypatch.chdir(here / "data" / ".prepared" / "bpe-300")
     (run,) = all_runs()
     info = load_run(run.name).info
     val = info["data"]["val"]
