@@ -4,6 +4,7 @@
       run.json         what the run is and how it ended
       tokenizer.json   everything needed to turn text into ids and back
       metrics.jsonl    one line a logged step
+      tags.json        words that the user gave it
       code/            the files of the user's own components, if there are any
       probes/          what the model did with one text, every so many steps; a file a step
       checkpoints/     index.json names the folder of `last`, of `best`, and of each snapshot
@@ -14,9 +15,10 @@ names whole checkpoints only, and what a killed writer left is swept away by the
 
 import json
 import re
+import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +28,7 @@ from microformer import files, own_code, tokenization
 from microformer.errors import CodeError, FileError, RunError, nearest
 from microformer.models.grammar import Own
 from microformer.models.spec import ModelSpec
+from microformer.pictures import Curves
 from microformer.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +42,12 @@ RUNS = Path("runs")
 _INDEX = {"last": None, "best": None, "best_of_last": None, "snapshots": []}
 _START = "last-0000000"
 _INFO = ("settings", "model", "parameters", "data", "legs", "ended")
+# What a run that is being deleted is called meanwhile; a folder of this name is no run.
+_DELETED = ".deleted"
+# What curves are drawn against: what each row of metrics has.
+ACROSS = ("step", "tokens", "seconds")
+# Of the figures, those that are no model's: what a loss is held against.
+BASELINES = ("uniform", "unigram", "the task's entropy")
 
 
 @dataclass(frozen=True)
@@ -170,6 +179,81 @@ class Run:
             raise RunError(f"{path} is damaged: a line is not JSON.", "restore it, or take that line out.") from error
 
     @property
+    def latest(self) -> dict[str, float | int]:
+        """The last row of metrics.jsonl, found from its end; empty where there is none yet.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        path = self.folder / "metrics.jsonl"
+        if not path.is_file():
+            return {}
+        with files.explained(path, "read"), open(path, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - 4096))
+            lines = file.read().split(b"\n")[:-1]
+        try:
+            return json.loads(lines[-1]) if lines else {}
+        except ValueError as error:
+            raise RunError(f"{path} is damaged: its last line is not JSON.", "take that line out.") from error
+
+    def curves(self, x: str = "step") -> Curves:
+        """Its losses as they went, beside the baselines; a notebook draws them.
+
+        Args:
+            x: step, tokens, or seconds.
+
+        Raises:
+            RunError: x is none of these, or metrics.jsonl is damaged.
+        """
+        check_across(x)
+        rows = self.metrics
+        series = {
+            name: [(row[x], row[key]) for row in rows if key in row]
+            for name, key in (("training", "train_loss"), ("validation", "val_loss"))
+        }
+        validation = series["validation"]
+        return Curves(
+            {name: points for name, points in series.items() if points},
+            x_label=x,
+            y_label="loss (nats per token)",
+            baselines=self.baselines,
+            best=min(validation, key=lambda point: point[1]) if validation else None,
+        )
+
+    @property
+    def baselines(self) -> dict[str, float]:
+        """What its loss is held against, in nats a token, by name; empty before it ended for the first time."""
+        figures = self.info.get("figures") or {}
+        return {name: figures[name] for name in BASELINES if figures.get(name) is not None}
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The words that the user gave it, sorted.
+
+        Raises:
+            RunError: tags.json is damaged.
+        """
+        path = self.folder / "tags.json"
+        tags = files.read_json(path) if path.is_file() else []
+        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            raise RunError(f"{path} is damaged: it is no list of words.", "restore it, or delete that file.")
+        return tuple(sorted(set(tags)))
+
+    def write_tags(self, tags: Collection[str]) -> None:
+        """Replaces its tags. Apart from run.json, which a training may be writing.
+
+        Raises:
+            RunError: one is no word.
+        """
+        for tag in tags:
+            if not re.fullmatch(r"\w[\w.+-]{0,49}", tag):
+                raise RunError(
+                    f"{tag!r} can't be a tag.", "use letters, digits, '.', '_', '+' and '-', such as keep or lr-sweep."
+                )
+        files.write_json(self.folder / "tags.json", sorted(set(tags)))
+
+    @property
     def index(self) -> dict[str, Any]:
         """Which checkpoints there are: the folder's name for `last` and `best`, or None; a list for `snapshots`.
 
@@ -254,6 +338,31 @@ class Run:
         finally:
             lock.release()
 
+    @property
+    def size(self) -> int:
+        """Bytes in its folder."""
+        return sum(path.lstat().st_size for path in self.folder.rglob("*") if not path.is_dir())
+
+    def delete(self) -> None:
+        """Removes the folder and all that is in it; of a link the link alone.
+
+        Raises:
+            RunError: a training is writing into it.
+            FileError: it may not be removed.
+        """
+        with self.lock():
+            pass
+        with files.explained(self.folder, "delete"):
+            if self.folder.is_symlink():
+                self.folder.unlink()
+                return
+            # First under a name that is no run's: killed on the way, it leaves no half of one. (Windows would not
+            # rename it while its lock is open.)
+            doomed = self.folder.with_name(f"{self.folder.name}.{secrets.token_hex(3)}{_DELETED}")
+            self.folder.rename(doomed)
+            for left in doomed.parent.glob(f"*{_DELETED}"):
+                shutil.rmtree(left, ignore_errors=left != doomed)
+
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Replaces run.json."""
         files.write_json(self.folder / "run.json", {"format": FORMAT, **info})
@@ -333,6 +442,12 @@ class Run:
                 shutil.rmtree(left, ignore_errors=True)
 
 
+def check_across(x: str) -> None:
+    """Raises RunError where there is no such measure of how far a training has come."""
+    if x not in ACROSS:
+        raise RunError(f"there are no curves against {x!r}.", f"against one of {', '.join(ACROSS)}.")
+
+
 def create(name: str | None, stem: str, root: Path = RUNS) -> Run:
     """A new, empty run folder.
 
@@ -400,8 +515,12 @@ def find(name: str | None, root: Path = RUNS, checkpoint: str = "best", trust_co
 
 def all_runs(root: Path = RUNS) -> list[Run]:
     """Every run, the one last written to at the end."""
-    found = [path.parent for path in root.glob("*/run.json")]
-    return [Run(folder) for folder in sorted(found, key=lambda folder: (folder / "run.json").stat().st_mtime_ns)]
+    found = [path.parent for path in root.glob("*/run.json") if path.parent.suffix != _DELETED]
+    when = {}
+    for folder in found:
+        with suppress(FileNotFoundError):  # deleted meanwhile
+            when[folder] = (folder / "run.json").stat().st_mtime_ns
+    return [Run(folder) for folder in sorted(when, key=lambda folder: (when[folder], folder.name))]
 
 
 def load_run(name: str | None = None, checkpoint: str = "best", trust_code: bool = False) -> Run:

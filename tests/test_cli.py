@@ -68,6 +68,13 @@ def typed(monkeypatch, text):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
 
 
+class Terminal(io.StringIO):
+    """Standard input at which somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def in_a_shell(*words, **options):
     """The command in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(CLONE), "PYTHONUTF8": "0"}
@@ -157,7 +164,7 @@ def test_importing_the_package_does_not_import_torch():
             'there is no option "temprature".',
             "did you mean --temperature? `microformer generate --help` lists them all.",
         ),
-        (["runs", "all"], "'all' is one word too many.", "`microformer runs --help` says what is taken."),
+        (["runs", "all", "of"], "'of' is one word too many.", "`microformer runs --help` says what is taken."),
         (["eval", "--split", "vla"], "--split 'vla' is not known.", "did you mean val? There are: train, val, test."),
         (
             ["generate", "--unknown", "drop"],
@@ -582,6 +589,108 @@ def test_where_there_is_no_run_runs_says_so(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "there is no run yet; train one: microformer train\n"
     assert command("runs", "--json") == 0
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_runs_are_filtered_sorted_and_shown_by_figures_and_settings(here, capsys):
+    shutil.copytree("runs/r", "runs/s")
+    shutil.copytree("runs/r", "runs/t")
+    told = json.loads(Path("runs/s/run.json").read_text(encoding="utf-8"))
+    told["settings"]["dropout"], told["figures"]["val_loss"] = 0.5, 9.0
+    Path("runs/s/run.json").write_text(json.dumps(told), encoding="utf-8")
+    capsys.readouterr()
+
+    def listed(*words):
+        assert command("runs", *words) == 0
+        return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+    assert listed("--sort", "-val_loss", "--columns", "dropout")[:2] == [["run", "dropout"], ["s", "0.5"]]
+    assert [line[0] for line in listed("--where", "dropout=0 val_loss<9")] == ["run", "r", "t"]
+    assert [line[0] for line in listed("[rt]", "--sort", "-run", "--last", "5")] == ["run", "t", "r"]
+    assert listed("--where", "dropout>0.5") == [["none", "of", "them", "is:", "dropout>0.5"]]
+    assert listed("rr") == [["no", "run", "is", "called", "'rr';", "did", "you", "mean", "'r'?"]]
+    assert command("runs", "s", "--json", "--columns", "dropout,embed-dim") == 0
+    assert json.loads(capsys.readouterr().out) == [{"run": "s", "dropout": 0.5, "embed_dim": 16}]
+
+
+def test_tags_are_given_shown_asked_for_and_taken_away(here, capsys):
+    assert command("runs", "--tag", "r", "keep") == 0
+    assert capsys.readouterr().out == "r: keep\n"
+    assert command("runs", "--where", "tag=keep") == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-1] == "keep"
+    assert refused(capsys, "runs", "--untag", "r", "kep") == (
+        "the run 'r' has no tag 'kep'.", "did you mean 'keep'?",
+    )  # fmt: skip
+    assert command("runs", "--untag", "r", "keep") == 0
+    assert capsys.readouterr().out == "r: no tags\n"
+    assert refused(capsys, "runs", "--tag", "r", "two words")[0] == "'two words' can't be a tag."
+
+
+def test_runs_are_deleted_only_where_somebody_said_so(here, capsys, monkeypatch):
+    for name in ("a-1", "a-2", "b"):
+        shutil.copytree("runs/r", f"runs/{name}")
+    assert refused(capsys, "runs", "--delete", "b") == (
+        "nobody can be asked whether to delete it.", "add --yes to delete without a question.",
+    )  # fmt: skip
+
+    with monkeypatch.context() as patch:
+        for answer, kept in (("n", True), ("", True), ("y", False)):
+            patch.setattr(sys, "stdin", Terminal(f"{answer}\n"))
+            assert command("runs", "--delete", "b") == 0
+            assert Path("runs/b").is_dir() == kept
+            told = capsys.readouterr()
+            assert told.err == "delete it, for good? [y/N] "
+            assert told.out.startswith(f"{Path('runs/b')} (40 steps, ")
+
+    assert command("runs", "--delete", "a-*", "--yes") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(" (")[0] for line in told] == [f"deleted {Path('runs', name)}" for name in ("a-1", "a-2")]
+    assert [run.name for run in runs.all_runs()] == ["r"]
+    assert refused(capsys, "runs", "--delete", "a-1", "--yes")[0] == "there is no run 'a-1'."
+
+
+def test_of_runs_to_be_deleted_one_that_is_being_trained_keeps_them_all(here, capsys):
+    shutil.copytree("runs/r", "runs/s")
+
+    with runs.find("s").lock():
+        assert refused(capsys, "runs", "--delete", "r", "s", "--yes")[0] == (
+            "another training is writing into the run 's'."
+        )
+
+    assert [run.name for run in runs.all_runs()] == ["r", "s"]
+
+
+def test_two_runs_are_told_apart(here, capsys):
+    shutil.copytree("runs/r", "runs/s")
+    assert command("runs", "--diff", "r", "s") == 0
+    assert capsys.readouterr().out.startswith("settings, model, data, code, versions and machine are the same.\n")
+    told = json.loads(Path("runs/s/run.json").read_text(encoding="utf-8"))
+    told["settings"]["dropout"] = 0.5
+    Path("runs/s/run.json").write_text(json.dumps(told), encoding="utf-8")
+
+    assert command("runs", "--diff", "r", "s") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:2] == [["what", "r", "s"], ["settings", "dropout", "0.0", "0.5"]]
+    assert command("runs", "--diff", "r", "s", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["differences"][0] == {"part": "settings", "what": "dropout", "one": 0.0, "other": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--diff", "r", "r", "--delete", "r"], "--delete and --diff are two things to do."),
+        (["--tag", "r", "x", "--last", "2"], "--last is for the list of runs, and --tag names its own."),
+        (["r", "--delete", "r"], "'r' is for the list of runs, and --delete names its own."),
+        (["--yes"], "--yes answers --delete, and there is none."),
+        (["--last", "0"], "--last 0 can't be: it is 1 or more."),
+        (["--last", "few"], "--last 'few' is not a whole number."),
+        (["--sort", "-val_los"], "runs have no column 'val_los'."),
+        (["--columns", "val_los"], "runs have no column 'val_los'."),
+        (["--where", "val_loss"], "'val_loss' is no condition."),
+    ],
+)
+def test_what_runs_can_not_do_is_told(words, said, here, capsys):
+    assert refused(capsys, "runs", *words)[0] == said
 
 
 def test_corpora_lists_those_that_have_a_name(capsys):

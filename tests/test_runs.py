@@ -386,3 +386,117 @@ def test_a_loaded_run_has_its_model_tokenizer_settings_and_metrics(run):
     assert loaded.metrics == [{"step": 1, "train_loss": 3.0}, {"step": 2, "train_loss": 2.0}]
     saved = tensors_in(run)
     assert all(torch.equal(parameter, saved[name]) for name, parameter in loaded.model.named_parameters())
+
+
+# ----------------------------------------------------------------------------------------------------------------- tags
+
+
+def test_tags_are_kept_sorted_and_apart_from_what_a_training_writes(run):
+    before = (run.folder / "run.json").read_bytes()
+
+    run.write_tags({"keep", "best", "lr-1e-3"})
+
+    assert runs.find("r").tags == ("best", "keep", "lr-1e-3")
+    assert (run.folder / "run.json").read_bytes() == before
+    run.write_tags([])
+    assert run.tags == ()
+
+
+@pytest.mark.parametrize("word", ["", "two words", "a=b", "<b>", "-x", "a,b", "x" * 51, "a\nb", "a\n"])
+def test_what_is_no_word_is_no_tag(word, run):
+    with pytest.raises(RunError, match="can't be a tag"):
+        run.write_tags([word])
+    assert not (run.folder / "tags.json").exists()
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": 1}', "[1]"])
+def test_damaged_tags_are_told(text, run):
+    (run.folder / "tags.json").write_text(text)
+
+    with pytest.raises((RunError, FileError), match=r"tags\.json is damaged"):
+        _ = run.tags
+
+
+# ------------------------------------------------------------------------------------------------------------- deleting
+
+
+def test_a_run_is_deleted_whole_and_nothing_beside_it(run):
+    other = runs.create("other", "book.txt")
+    other.write_info(run.info)
+
+    run.delete()
+
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["other"]
+    assert [one.name for one in runs.all_runs()] == ["other"]
+
+
+def test_a_run_that_is_being_written_is_not_deleted(run):
+    with run.lock(), pytest.raises(RunError, match="another training is writing"):
+        runs.Run(run.folder).delete()
+
+    assert runs.find("r").index["last"]
+
+
+def test_a_deletion_that_is_killed_leaves_no_half_of_a_run(run, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.delete()
+
+    assert runs.all_runs() == []
+    assert len(list(Path("runs").iterdir())) == 1
+    new = runs.create("r", "book.txt")
+    assert new.index["last"] is None  # and its name is free
+    new.write_info({"settings": {}, "model": {}, "parameters": 1, "data": {}, "legs": [], "ended": None})
+    new.delete()
+    assert list(Path("runs").iterdir()) == []  # what was left is gone too
+
+
+def test_a_damaged_run_can_be_deleted(run):
+    (run.folder / "run.json").write_text("{")
+
+    runs.find("r").delete()
+
+    assert list(Path("runs").iterdir()) == []
+
+
+def test_of_a_link_the_link_alone_is_deleted(run, tmp_path):
+    kept = tmp_path / "kept"
+    run.folder.rename(kept)
+    run.folder.symlink_to(kept, target_is_directory=True)
+
+    runs.find("r").delete()
+
+    assert not os.path.lexists(run.folder)
+    assert (kept / "run.json").is_file()
+
+
+# --------------------------------------------------------------------------------------------------------------- curves
+
+
+def test_the_last_row_is_found_from_the_end_of_a_long_file(run):
+    for step in range(3, 400):
+        run.append_metrics({"step": step, "train_loss": 1.0})
+    with open(run.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 400, "tra')
+
+    assert run.latest["step"] == 399
+    (run.folder / "metrics.jsonl").write_text("no JSON\n")
+    with pytest.raises(RunError, match="damaged"):
+        _ = run.latest
+
+
+def test_a_run_draws_its_curves_beside_its_baselines(run):
+    run.append_metrics({"step": 3, "val_loss": 2.25, "seconds": 1.5, "tokens": 9})
+    run.write_info({**run.info, "figures": {"unigram": 2.5, "the task's entropy": None, "val_loss": 2.25}})
+
+    curves = run.curves()
+
+    assert curves.series == {"training": [(1, 3.0), (2, 2.0)], "validation": [(3, 2.25)]}
+    assert (curves.best, curves.baselines) == ((3, 2.25), {"unigram": 2.5})
+    assert "<svg" in curves._repr_svg_()
+    with pytest.raises(RunError, match="against 'epoch'"):
+        run.curves("epoch")

@@ -12,7 +12,7 @@ import errno
 import io
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from microformer import devices
 from microformer.cli import (
@@ -122,6 +122,14 @@ class _Aligned(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        # To argparse -val_loss would be a flag; joined to the one before it, it is that one's value.
+        words = list(sys.argv[1:] if args is None else args)
+        for flag in self.get_default("dashed") or ():
+            for at in [place for place, word in enumerate(words[:-1]) if word == flag][::-1]:
+                words[at : at + 2] = [f"{flag}={words[at + 1]}"]
+        return super().parse_known_args(words, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"{message.removeprefix('argument ')}.", f"`{self.prog} --help` says what is taken.")
 

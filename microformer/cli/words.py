@@ -35,6 +35,11 @@ def one_of(flag: str, *words: str) -> Callable[[str], str]:
     return convert
 
 
+def may_begin_with_dash(verb: argparse.ArgumentParser, *flags: str) -> None:
+    """Says that what follows these flags is their value, be it -val_loss."""
+    verb.set_defaults(dashed=flags)
+
+
 def add_settings(verb: argparse.ArgumentParser, groups: Sequence[str], besides: Sequence[str] = ()) -> None:
     """A flag for each setting of some groups."""
     for group in groups:
