@@ -118,6 +118,7 @@ def choose(
     width: int = 128,
     tokens: int = 4096,
     machine: Machine | None = None,
+    remember: bool = True,
 ) -> Compute:
     """Chooses what is left open (`"auto"`, 0 threads) and checks what is not.
 
@@ -133,6 +134,7 @@ def choose(
         width: the model's width (d_model): the probe's products have its shape, rounded to a power of two.
         tokens: tokens a step, likewise.
         machine: what to ask about the machine; this one if left out.
+        remember: whether what is timed is kept in the cache.
 
     Raises:
         SettingsError: a word that is none of these, a device that is not here, an impossible number of threads.
@@ -147,7 +149,7 @@ def choose(
     devices = ["cpu", *accelerators[:1]] if device == "auto" else [device]
     native = {each: machine.has_bfloat16(each) for each in devices}
     cases = [(each, kind) for each in devices for kind in _candidates(precision, native[each])]
-    seconds = _remembered(machine, cases, threads, width, tokens) if len(cases) > 1 else {}
+    seconds = _remembered(machine, cases, threads, width, tokens, remember) if len(cases) > 1 else {}
 
     chosen = {each: _faster_precision(precision, native[each], each, seconds) for each in devices}
     best, why_device = _faster_device(
@@ -487,7 +489,9 @@ def _times(ratio: float) -> str:
 # The figures: timed once, then remembered
 
 
-def _remembered(machine: Machine, cases: Sequence[Case], threads: int, width: int, tokens: int) -> dict[Case, float]:
+def _remembered(
+    machine: Machine, cases: Sequence[Case], threads: int, width: int, tokens: int, remember: bool
+) -> dict[Case, float]:
     """The seconds of each case, from the cache or else timed now."""
     import torch
 
@@ -506,7 +510,7 @@ def _remembered(machine: Machine, cases: Sequence[Case], threads: int, width: in
         if not _surprising(dict(zip(cases, timed, strict=True))):
             break
         timed = [min(pair) for pair in zip(timed, machine.seconds(cases, threads, width, tokens), strict=True)]
-    if all(math.isfinite(figure) for figure in timed):
+    if remember and all(math.isfinite(figure) for figure in timed):
         _remember(path, key, dict(zip(spelled, timed, strict=True)))
     return dict(zip(cases, timed, strict=True))
 

@@ -124,6 +124,16 @@ def test_an_accelerator_that_fails_at_the_work_is_left_for_the_cpu_and_said_so(c
     assert not cache.exists()  # a memory that was full today may be free tomorrow
 
 
+def test_what_is_only_to_be_seen_is_not_remembered(cache):
+    machine = Pretended(bfloat16=["cpu"], times=times(cpu32=2.0))
+
+    seen = choose(machine=machine, remember=False)
+
+    assert (seen.precision, cache.exists()) == ("bfloat16", False)
+    assert choose(machine=machine) == seen
+    assert cache.exists()
+
+
 def test_what_is_asked_for_is_not_second_guessed():
     machine = Pretended(["cuda"], ["cpu", "cuda"], times(cuda32=100.0, cuda16=100.0))
 
