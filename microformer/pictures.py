@@ -137,6 +137,23 @@ class Curves(Picture):
     def label(self) -> str:
         return self.title or self.y_label
 
+    @property
+    def faint(self) -> frozenset[str]:
+        """The series that are drawn pale."""
+        return frozenset(name for name in self.series if name.startswith("train")) if self.pale is None else self.pale
+
+    @property
+    def colors(self) -> dict[str, str]:
+        """The colour of each series, as `#rrggbb`."""
+        series = _finite(self.series)
+        strong = [name for name in series if name not in self.faint]
+        # Of more than there are colours, those that end lowest have one and a name; the others show the range.
+        lowest = set(sorted(strong, key=lambda name: _last(series[name])[1])[: len(STRONG)])
+        named = iter(STRONG)
+        return {
+            name: PALE if name in self.faint else next(named) if name in lowest else AXIS for name in series
+        }  # fmt: skip
+
     def draw(self, figure: Figure) -> None:
         _draw(figure, self)
 
@@ -213,7 +230,7 @@ def _draw(figure: Figure, curves: Curves) -> None:
     series, baselines, best = _finite(curves.series), _finite_values(curves.baselines), curves.best
     if best is not None and not all(map(math.isfinite, best)):
         best = None
-    pale = {name for name in series if name.startswith("train")} if curves.pale is None else curves.pale
+    pale = curves.faint
     # In inches: words have one size, whatever the picture's is.
     width, height = figure.get_size_inches()
     top = 0.9 if curves.title else 0.6
@@ -238,7 +255,7 @@ def _draw(figure: Figure, curves: Curves) -> None:
     # Room below the lowest point for the words that name the best one.
     axes.set_ylim(low - 0.14 * (high - low), high + 0.03 * (high - low))
 
-    labels = _draw_series(axes, series, pale, best)
+    labels = _draw_series(axes, series, curves.colors, best)
     labels += _draw_baselines(axes, {name: value for name, value in baselines.items() if low <= value <= high})
     place_labels(figure, axes, labels)
     _name_far_baselines(
@@ -292,19 +309,16 @@ def _reaching(low: Number, high: Number, baselines: Mapping[str, Number]) -> Ran
 
 
 def _draw_series(
-    axes: Axes, series: Mapping[str, Sequence[Point]], pale: Collection[str], best: Point | None
+    axes: Axes, series: Mapping[str, Sequence[Point]], colors: Mapping[str, str], best: Point | None
 ) -> list[Label]:
     labels = []
-    strong = iter(STRONG)
     figure = axes.get_figure()
     most = _LONGEST[0] if figure is None or figure.bbox.width > 6 * figure.dpi else _LONGEST[1]
-    # Of more than there are colours, those that end lowest have one and a name; the others show the range.
-    lowest = sorted((name for name in series if name not in pale), key=lambda name: _last(series[name])[1])
-    named = set(lowest[: len(STRONG)])
     for name, points in series.items():
         # A dot where it was measured, while dots can be told apart.
-        marker = "o" if len(points) == 1 or (len(points) <= 60 and name not in pale) else ""
-        if name in pale:
+        color = colors[name]
+        marker = "o" if len(points) == 1 or (len(points) <= 60 and color != PALE) else ""
+        if color == PALE:
             if len(points) > 60:
                 axes.plot(*zip(*points, strict=True), color=FAINT, linewidth=0.8, zorder=2)
                 points = _running_mean(points, reach=len(points) // 60)
@@ -318,10 +332,9 @@ def _draw_series(
                 zorder=2,
             )
             labels.append(Label(_shortened(name, most), _last(points)[1], _PALE_INK))
-        elif name not in named:
+        elif color == AXIS:
             axes.plot(*zip(*points, strict=True), color=AXIS, linewidth=1.0, zorder=2)
         else:
-            color = next(strong)
             last_x, last_y = _last(points)
             axes.plot(*zip(*points, strict=True), color=color, linewidth=2.2, marker=marker, markersize=4.5, zorder=3)
             said_by_best = best is not None and best[0] == last_x
