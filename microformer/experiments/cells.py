@@ -135,7 +135,7 @@ def train_all(
     folder, threads = Path(folder), share_of_cores(parallel)
     of_arms = {arm.name: arm.settings(base, seeds[0]) for arm in arms}
     for chosen in of_arms.values():
-        _own_hashes(chosen, folder)
+        own_hashes(chosen, folder)
     data: dict[str, corpora.Prepared | MicroformerError] = {}
     for name, chosen in of_arms.items():  # one after the other, and before any training begins
         try:
@@ -219,7 +219,7 @@ def train_one(
     try:
         data = data or prepared_apart(chosen, folder)
         chosen = _settled(chosen, data, threads or devices.usable_cores())
-        said = json.dumps([chosen.flat(), code, data.fingerprint, _own_hashes(chosen, folder)], sort_keys=True)
+        said = json.dumps([chosen.flat(), code, data.fingerprint, own_hashes(chosen, folder)], sort_keys=True)
         key = hashlib.sha256(said.encode()).hexdigest()[:10]
         with _alone(folder / _OWN / f"{key}.lock", stop):
             there = next(iter(sorted((folder / RUNS).glob(f"*-{key}/run.json"))), None)
@@ -382,7 +382,7 @@ def _check_room(chosen: Sequence[Settings], data: Sequence[corpora.Prepared], pa
         )
 
 
-def _own_hashes(chosen: Settings, folder: Path) -> dict[str, str]:
+def own_hashes(chosen: Settings, folder: Path) -> dict[str, str]:
     """The hashes of the files of the user's own that the settings name, as seen from the folder."""
     named = [own for found in own_components(chosen).values() for own in found]
     return own_code.read(replace(own, file=str(folder / own.file)) for own in named).hashes
