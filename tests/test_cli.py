@@ -30,6 +30,8 @@ VERBS = (
     "export",
     "new",
     "check",
+    "sweep",
+    "scaling",
 )
 
 
