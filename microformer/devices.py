@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
+SPINS = "5000"  # how often a waiting thread looks before it sleeps: see `share_cores`
 MARGIN = 1.3  # how many times faster the less usual choice must be before it is taken
 _MOST_THREADS = 1024
 # How often a surprising verdict is timed again, the shortest time of each case counting, before it is believed.
@@ -305,7 +306,7 @@ def share_cores() -> None:
     cost an idle machine nothing. To be called before torch is first imported; what the user has set stands.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = "5000"
+        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 @contextmanager

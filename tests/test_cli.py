@@ -30,6 +30,7 @@ VERBS = (
     "export",
     "new",
     "check",
+    "doctor",
     "sweep",
     "scaling",
 )

@@ -18,6 +18,7 @@ from microformer import devices
 from microformer.cli import (
     check,
     corpora,
+    doctor,
     eval,
     export,
     generate,
@@ -185,5 +186,6 @@ _VERBS: dict[str, tuple[str, _Verb]] = {
     "tokenize": ("a text's tokens and their ids", tokenize),
     "tokenizers": ("kinds and sizes of tokenizers on one text", tokenizers),
     "new": ("a start for a component of your own", new),
+    "doctor": ("whether all is well here, and what to do", doctor),
     "check": ("whether a component of your own does what its slot asks", check),
 }
