@@ -158,6 +158,33 @@ class Curves(Picture):
         _draw(figure, self)
 
 
+@dataclass(frozen=True)
+class Panels(Picture):
+    """Curves of several ways to do a thing, each done several times, side by side against different measures.
+
+    The mean of a way's curves is drawn strong, each of them faint; the first way is the one the others are held
+    against. The height is shared, and so are the colours, which the line above the panels names.
+
+    Args:
+        panels: by what x is, for each way by its name its curves: (x, loss) pairs in the order of x.
+        y_label: what the loss is, with its unit.
+        title: above the picture.
+    """
+
+    size: ClassVar[Range] = (12.0, 4.8)
+
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[Point]]]]
+    y_label: str
+    title: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.title or self.y_label} against {', '.join(self.panels)}"
+
+    def draw(self, figure: Figure) -> None:
+        _draw_panels(figure, self)
+
+
 def loss_curves(
     path_svg: Path,
     path_png: Path,
@@ -265,6 +292,97 @@ def _draw(figure: Figure, curves: Curves) -> None:
     )
     if best is not None:
         _mark_best(axes, best)
+
+
+def _draw_panels(figure: Figure, picture: Panels) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    width, height = figure.get_size_inches()
+    means = {what: _finite({name: _mean_curve(each) for name, each in ways.items()}) for what, ways in
+             picture.panels.items()}  # fmt: skip
+    colors = _colors_of_ways(next(iter(means.values()), {}))
+    top = 0.9 if picture.title else 0.55
+    figure.text(0.25 / width, 1 - 0.31 / height, picture.title, size=14, weight="bold", color=INK, va="center")
+    below = _name_ways(figure, next(iter(means.values()), {}), colors, 1 - (top - 0.25) / height)
+    room = 1 - below + 0.5 / height
+    figure.text(0.25 / width, 1 - room + 0.18 / height, picture.y_label, size=10, color=SOFT, va="center")
+    left, gap = 0.65 / width, 0.4 / width
+    each_width = (1 - left - 0.25 / width - gap * (len(means) - 1)) / max(1, len(means))
+    for number, (what, series) in enumerate(means.items()):
+        axes = figure.add_axes((left + number * (each_width + gap), 0.7 / height, each_width, 1 - room - 0.7 / height))
+        axes.set_xlabel(what, size=10, color=SOFT, labelpad=8)
+        quiet(axes)
+        axes.xaxis.set_major_formatter(lambda x, _: _number(x) if x < 1e6 else f"{x / 1e6:g} M")
+        axes.xaxis.set_major_locator(MaxNLocator(max(2, int(each_width * width / 0.8)), steps=[1, 2, 2.5, 5, 10]))
+        axes.ticklabel_format(axis="y", style="plain", useOffset=False)
+        if not series:
+            axes.set(xticks=[], yticks=[])
+            axes.text(0.5, 0.5, "nothing measured", size=11, color=SOFT, ha="center", transform=axes.transAxes)
+            continue
+        start, end = _x_range(series)
+        # One height for all: the losses are the same, whatever they are drawn against.
+        low, high = _late(next(one for one in means.values() if one))
+        axes.set_xlim(start, end + 0.008 * (end - start))
+        axes.set_ylim(low - 0.06 * (high - low), high + 0.03 * (high - low))
+        if number:
+            axes.tick_params(labelleft=False)
+        for name, points in reversed(series.items()):  # what the others are held against lies on top
+            color = colors[name]
+            curves = picture.panels[what][name]
+            for curve in curves if len(curves) > 1 else ():
+                axes.plot(*zip(*curve, strict=True), color=color, linewidth=0.7, alpha=0.4, zorder=2)
+            marker = "o" if len(points) <= 8 else ""
+            wide = 1.0 if color == AXIS else 1.8
+            axes.plot(*zip(*points, strict=True), color=color, linewidth=wide, marker=marker, markersize=3.5, zorder=3)
+
+
+def _late(series: Mapping[str, Sequence[Point]]) -> Range:
+    """The lowest and the highest loss after the first quarter: differences are small beside how far all have come."""
+    left, right = _x_range(series)
+    late = {name: [point for point in points if point[0] >= left + 0.25 * (right - left)] or points for name, points in
+            series.items()}  # fmt: skip
+    return _interesting(late, (), left, left, None)
+
+
+def _mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
+    """The mean of curves place by place, as far as all of them go."""
+    return [
+        (math.fsum(x for x, _ in points) / len(points), math.fsum(y for _, y in points) / len(points))
+        for points in zip(*curves, strict=False)
+    ]
+
+
+def _colors_of_ways(series: Mapping[str, Sequence[Point]]) -> dict[str, str]:
+    """The first is dark; of the others those that end lowest have colours."""
+    first, *others = series or [""]
+    lowest = set(sorted(others, key=lambda name: _last(series[name])[1])[: len(STRONG)])
+    strong = iter(STRONG)
+    return {first: INK} | {name: next(strong) if name in lowest else AXIS for name in others}
+
+
+def _name_ways(
+    figure: Figure, series: Mapping[str, Sequence[Point]], colors: Mapping[str, str], height: Number
+) -> float:
+    """Writes the ways' names with their last losses in their colours, in as many lines as they take.
+
+    Returns:
+        the height below them.
+    """
+    x = start = 0.25 / figure.get_figwidth()
+    for name, points in series.items():
+        if colors[name] == AXIS:
+            continue
+        words = f"{_shortened(name, 60)} {_loss(_last(points)[1])}"
+        text = figure.text(x, height, words, size=10, weight="bold", color=colors[name], va="center")
+        # The words' width in the SVG depends on the reader's font: some more than here.
+        wide = 1.06 * text.get_window_extent().width / figure.bbox.width
+        if x > start and x + wide > 0.98:
+            x, height = start, height - 0.25 / figure.get_figheight()
+            text.set_position((x, height))
+        x += wide + 0.25 / figure.get_figwidth()
+    if more := sum(color == AXIS for color in colors.values()):
+        figure.text(x, height, f"and {more} more", size=10, color=SOFT, va="center")
+    return height
 
 
 def quiet(axes: Axes) -> None:
