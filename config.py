@@ -77,6 +77,8 @@ CHECKPOINT_MINUTES = 5.0  # a checkpoint at least this often, in minutes
 SNAPSHOTS = True  # keep the weights of steps 1, 2, 4, 8 … (20 at most) to look at later
 LOG_EVERY = 10  # steps between lines of metrics.jsonl
 PROBE_STEPS = 100  # steps between probes, small pictures of what the model does with one text; 0 for none
+TRACKERS = "none"  # who else is shown figures, samples and pictures: tensorboard, wandb, or both with a space
+DIAGNOSTICS = False  # look for dead units, collapsed heads and norms out of bounds, and say what layer they are in
 
 # The machine (auto: what a short probe finds faster)
 DEVICE = "auto"  # cpu, cuda, mps

@@ -78,6 +78,8 @@ READ_BY = {
     "snapshots": "training/loop.py",
     "log_every": "training/loop.py",
     "probe_steps": "inspection/probes.py",
+    "trackers": "trackers/__init__.py",
+    "diagnostics": "inspection/diagnostics.py",
     "seed": "pipeline/training.py",
     "device": "devices.py",
     "precision": "devices.py",
@@ -115,6 +117,8 @@ def written() -> str:
 def _may_be(kind: type, name: str, about: dict) -> str:
     annotation = kind.__annotations__[name]
     words = {"bool": "`True`, `False`", "str": "text", "int": "whole number", "float": "number"}
+    if about["several"]:
+        return ", ".join(f'`"{word}"`' for word in about["choices"]) + "; several with a space"
     if about["choices"]:
         return ", ".join(f'`"{word}"`' for word in about["choices"])
     plain = next(one for one in (get_args(annotation) or (annotation,)) if isinstance(one, type))

@@ -65,6 +65,10 @@ class CodeError(MicroformerError):
     """A component in a file of the user's own that can't be used, or must not be run."""
 
 
+class TrackerError(MicroformerError):
+    """A tracker that can't go on; it ends no training."""
+
+
 class FileError(MicroformerError):
     """A file that can't be read or written: a full disk, a folder that is not writable."""
 

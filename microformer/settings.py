@@ -30,6 +30,7 @@ def setting(
     least: int | float | None = None,
     most: int | float | None = None,
     choices: tuple[str, ...] | None = None,
+    several: bool = False,
     own: bool = False,
     path: bool = False,
     read_when: tuple[str, tuple[str | int, ...]] | None = None,
@@ -41,11 +42,12 @@ def setting(
         about: one line for `--help` and the docs.
         least, most: the range of a number, both ends allowed.
         choices: the words allowed.
+        several: whether more than one of them may be said, with a space between; none stands alone.
         own, path: whether a class in a file of the user's own, or a path, may be named besides.
         read_when: (other setting, its values) with which this one is read at all; None: always.
     """
     metadata = {"about": about, "least": least, "most": most, "choices": choices, "read_when": read_when}
-    metadata |= {"own": own, "path": path}
+    metadata |= {"several": several, "own": own, "path": path}
     return field(default=default, metadata=metadata)
 
 
@@ -204,6 +206,13 @@ class TrainingSettings:
     probe_steps: int = setting(
         100, "steps between probes, small pictures of what the model does with one text; 0 for none", least=0
     )
+    trackers: str = setting(
+        "none", "who else is shown the figures, samples and pictures: tensorboard, wandb, or both with a space",
+        choices=("none", "tensorboard", "wandb"), several=True,
+    )  # fmt: skip
+    diagnostics: bool = setting(
+        False, "look for dead units, collapsed heads and norms out of bounds meanwhile, and say what layer they are in"
+    )
     seed: int = setting(1, "of weights, data order and dropout", least=0, most=2**63 - 1)
 
 
@@ -227,8 +236,11 @@ GROUPS: dict[str, type] = {
     "model": ModelSettings, "data": DataSettings, "training": TrainingSettings, "machine": MachineSettings,
 }  # fmt: skip
 BUDGETS = ("epochs", "max_steps", "max_minutes")
-# What --resume may change: budgets, and how often things happen.
-FREQUENCIES = ("eval_every", "checkpoint_every", "checkpoint_minutes", "log_every", "probe_steps", "patience")
+# What --resume may change: budgets, how often things happen, and who is told.
+FREQUENCIES = (
+    "eval_every", "checkpoint_every", "checkpoint_minutes", "log_every", "probe_steps", "patience", "trackers",
+    "diagnostics",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -536,6 +548,11 @@ def _check_together(settings: Settings) -> None:
             f"WARMUP {training.warmup:g} counts steps, and a run by MAX_MINUTES alone has no number of them.",
             "give it as a share of the run, such as 0.02, or set EPOCHS or MAX_STEPS besides.",
         )
+    if training.diagnostics and not training.probe_steps:
+        raise SettingsError(
+            "DIAGNOSTICS looks at the model every PROBE_STEPS steps, and they are 0.",
+            "set PROBE_STEPS to 100, or leave DIAGNOSTICS at False.",
+        )
     own_components(settings)  # the words of optimizer and schedule, if they name files
     if training.learning_rate == "auto" and training.optimizer not in _choices("optimizer"):
         raise SettingsError(
@@ -568,13 +585,17 @@ def _checked(name: str, which: Field, value: Any) -> Any:
             raise _wrong_type(name, which, value)
     least, most, choices = (which.metadata[key] for key in ("least", "most", "choices"))
     besides = (which.metadata["own"] and ".py" in str(value)) or (which.metadata["path"] and is_path(str(value)))
-    if choices and value not in choices and not besides:
-        meant = nearest(str(value), choices)
+    said = str(value).split() if which.metadata["several"] else [value]
+    unknown = next((word for word in said or [value] if word not in choices), None) if choices else None
+    if unknown is not None and not besides:
+        meant = nearest(str(unknown), choices)
         hint = f"did you mean {meant!r}? " if meant else ""
         raise SettingsError(
-            f"{name.upper()} {value!r} is not known.",
+            f"{name.upper()} {unknown!r} is not known.",
             f"{hint}{'There' if hint else 'there'} are: {', '.join(choices)}.",
         )
+    if len(said) > 1 and (len(set(said)) < len(said) or "none" in said):
+        raise SettingsError(f"{name.upper()} {value!r} can't be.", "name each once, or none alone.")
     if isinstance(value, float) and not math.isfinite(value):
         raise _wrong_type(name, which, value)
     if not isinstance(value, str) and (

@@ -773,6 +773,8 @@ ELSEWHERE = {
     "precision",
     "threads",
     "compile",
+    "trackers",
+    "diagnostics",
 }
 
 

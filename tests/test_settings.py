@@ -316,6 +316,10 @@ def test_a_value_of_the_wrong_kind_is_refused(name, value, kind):
         ("seed", 2**63, "SEED"),
         ("threads", 0, "THREADS 0"),
         ("optimizer", "muom", "OPTIMIZER 'muom' is not known.\nhint: did you mean 'muon'? There are: muon, adamw."),
+        ("trackers", "tensorbord wandb", "TRACKERS 'tensorbord' is not known.\nhint: did you mean 'tensorboard'?"),
+        ("trackers", "", "TRACKERS '' is not known."),
+        ("trackers", "none wandb", "TRACKERS 'none wandb' can't be.\nhint: name each once, or none alone."),
+        ("trackers", "wandb wandb", "TRACKERS 'wandb wandb' can't be."),
         ("device", "tpu-v5", "DEVICE 'tpu-v5' is not known.\nhint: there are: auto, cpu, cuda, mps."),
         ("attention", "softmx", "ATTENTION 'softmx' is not known.\nhint: did you mean 'softmax'?"),
         ("feedforward", "gelu*3", "FEEDFORWARD 'gelu*3' describes 3 layers, and the model has 2."),
@@ -438,6 +442,7 @@ def sensible(values):
         values["final_rate"] = 0.0
     if not values["epochs"] and not values["max_steps"]:
         values["warmup"] %= 1
+    values["diagnostics"] = values["diagnostics"] and values["probe_steps"] > 0
     for _, name, field in each_setting():
         other, readers = field.metadata["read_when"] or (name, (values[name],))
         if values[other] not in readers:
@@ -506,6 +511,7 @@ def test_reading_a_config_says_what_it_says_and_no_more():
         ({"feedforward": "moe", "compile": True}, "moe's experts get more tokens or fewer"),
         ({"feedforward": "moe(2, 3)"}, "K 3 can't be"),
         ({"feedforward": "moe(balance=-1)"}, "balance -1"),
+        ({"diagnostics": True, "probe_steps": 0}, "DIAGNOSTICS looks at the model every PROBE_STEPS steps"),
         ({"memory": "xl(100)", "attention": "window(300)"}, "wider than the context of 228 tokens"),
     ],
     ids=str,

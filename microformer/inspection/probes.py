@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -97,6 +97,7 @@ class Probing(Observer):
         ids: the text that it is shown, its first LENGTH tokens or fewer.
         every: steps between two; 0 for none.
         averaged: while inside, the model holds the weights that are kept, as for a snapshot.
+        shown: is shown the text's trace of each probe's step, while the model holds those weights.
     """
 
     def __init__(
@@ -106,8 +107,9 @@ class Probing(Observer):
         ids: Int[Tensor, "pos"],
         every: int,
         averaged: Callable[[], AbstractContextManager[None]],
+        shown: Callable[[int, Trace], None] = lambda step, seen: None,
     ):
-        self.run, self.model, self.every, self.averaged = run, model, every, averaged
+        self.run, self.model, self.every, self.averaged, self.shown = run, model, every, averaged, shown
         self.ids = ids[: length(model)]
         self.written = -1
 
@@ -124,7 +126,7 @@ class Probing(Observer):
         """Looks at the model and writes it down."""
         try:
             with self.averaged():
-                tensors, said = look(self.model, self.ids, self.run.tokenizer.beginning)
+                tensors, said = look(self.model, self.ids, self.run.tokenizer.beginning, partial(self.shown, step))
             self.run.write_probe(step, tensors, {"probe": json.dumps(said)})
             self.run.drop_probes(superfluous(self.run.probes, self.every, step))
             self.written = step
@@ -153,7 +155,10 @@ def superfluous(steps: Sequence[int], every: int, now: int) -> list[int]:
 
 @torch.no_grad()
 def look(
-    model: Microformer, ids: Int[Tensor, "pos"], beginning: Sequence[int] = ()
+    model: Microformer,
+    ids: Int[Tensor, "pos"],
+    beginning: Sequence[int] = (),
+    shown: Callable[[Trace], None] = lambda seen: None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a probe holds: tensors by name, and words.
 
@@ -161,6 +166,7 @@ def look(
         model: on any device, in any mode and precision, which are put back.
         ids: the text.
         beginning: the ids with which the model expects a text to begin.
+        shown: is shown the text's trace, while the model is as it was for it.
     """
     training, precision = model.training, model.compute_dtype
     model.eval()
@@ -173,6 +179,7 @@ def look(
             tensors |= {f"lens_{name}": one for name, one in through_layers(seen).items()}
         with suppress(TraceError):  # a model without patterns
             tensors |= {f"score_{name}": one for name, one in head_scores(model, rows=1, beginning=beginning).items()}
+        shown(seen)
     finally:
         model.compute_dtype = precision
         model.train(training)

@@ -3,8 +3,8 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -13,17 +13,17 @@ import torch
 
 from microformer import baselines, corpora, devices, evaluation, files, own_code, runs, settings, tokenization
 from microformer.errors import DivergedError, MicroformerError, RunError, SettingsError, TrainingError, notice
-from microformer.inspection import probes
-from microformer.inspection.probes import Probing
 from microformer.models.model import Microformer
 from microformer.models.spec import ModelSpec
-from microformer.pipeline import components, report, starting
+from microformer.pipeline import beside, components, report, starting
+from microformer.pipeline.beside import Beside
 from microformer.pipeline.describing import budgets, data_described, described, now
 from microformer.pipeline.fast_loss import fast_loss
 from microformer.pipeline.preparing import apart_of, check_same, check_tokenizer, data_of, prepared_data
 from microformer.pipeline.text import generate
 from microformer.runs import Run
 from microformer.settings import BUDGETS, FREQUENCIES, DataSettings, Settings
+from microformer.trackers import Tracker
 from microformer.training.averaging import Average
 from microformer.training.batches import Shuffled, Streams
 from microformer.training.budgets import Budget, Record, steps_for
@@ -59,6 +59,7 @@ def train(
     show: bool = True,
     trust_code: bool = False,
     begun: Callable[[Run], None] | None = None,
+    track: Sequence[Tracker] = (),
     prepared: str | None = None,
     **given: Any,
 ) -> Run:
@@ -73,6 +74,7 @@ def train(
         trust_code: whether the own components of the run that is resumed, repeated or begun with are run even if
             nothing was trained with them on this machine.
         begun: called with the run when its folder is there and the first step is about to be taken.
+        track: trackers of your own, beside those that TRACKERS names.
         prepared: the fingerprint of data in data/.prepared/ to train on, whatever lies in data/; see `prepared_apart`.
         given: settings by name, such as `embed_dim=64`; they win over the config.
 
@@ -87,12 +89,13 @@ def train(
         with found.lock():
             found.code.trust()
             components.notice_changes(found)
-            return _resume(found, given, show, begun)
+            return _resume(found, given, show, begun, track)
     chosen = settings.resolve(config, given)
     source = None if start is None else starting.source(start, trust_code)
     if source is not None:
         chosen = starting.from_run(source, chosen, given)
     _check_budget(chosen)
+    beside.check(chosen.training.trackers)
     if run is not None:
         runs.check_free(run)  # before time goes into the data
     code = components.read(chosen, config if source is None else source.folder / "run.json", given, trust_code)
@@ -137,10 +140,12 @@ def train(
                 **({} if source is None else {"from": {"run": source.name, "checkpoint": source.chosen}}),
             )
         )
-        return _train(Run(new.folder), data, show, begun)
+        return _train(Run(new.folder), data, show, begun, track)
 
 
-def _resume(run: Run, given: Mapping[str, Any], show: bool, begun: Callable[[Run], None] | None) -> Run:
+def _resume(
+    run: Run, given: Mapping[str, Any], show: bool, begun: Callable[[Run], None] | None, track: Sequence[Tracker]
+) -> Run:
     before = run.settings
     after = before.changed(given)
     for name in given:
@@ -149,6 +154,7 @@ def _resume(run: Run, given: Mapping[str, Any], show: bool, begun: Callable[[Run
                 f"--resume goes on with the run's own settings, and its {name.upper()} is {before.flat()[name]!r}.",
                 f"only these may change: {', '.join((*BUDGETS, *FREQUENCIES))}. For others start a new run.",
             )
+    beside.check(after.training.trackers)
     if any(name in given for name in BUDGETS):
         after = after.changed({name: 0 for name in BUDGETS if name not in given})
     _check_budget(after)
@@ -185,7 +191,7 @@ def _resume(run: Run, given: Mapping[str, Any], show: bool, begun: Callable[[Run
         **run.info, "settings": after.flat(), "data": data_described(data), "legs": legs, "ended": None,
         "memory": memory,
     }  # fmt: skip
-    return _train(Run(run.folder), data, show, begun, changed)
+    return _train(Run(run.folder), data, show, begun, track, changed)
 
 
 def _train(
@@ -193,12 +199,14 @@ def _train(
     data: corpora.Prepared,
     show: bool,
     begun: Callable[[Run], None] | None = None,
+    track: Sequence[Tracker] = (),
     changed: Mapping[str, Any] | None = None,
 ) -> Run:
     """Trains the run as its folder describes it, from its last checkpoint on if there is one.
 
     Args:
         begun: called when the first step is about to be taken.
+        track: trackers beside those of the settings.
         changed: what run.json is to say from now on. It is put back as it was where the run can't be gone on with.
     """
     before = run.info
@@ -217,15 +225,15 @@ def _train(
     budget = _budget(run.settings, run.spec, data, legs[-1], recorded)
 
     stopping = EarlyStopping(training.patience, training.stop_on == "exact_match")
-    probing = _probing(run, model, data, lambda: loop.average.in_place())
-    observers: list[Observer] = [stopping, _MetricsWriter(run), probing]
+    looking = Beside(run, model, data, lambda: loop.average.in_place(), track)
+    observers: list[Observer] = [stopping, _MetricsWriter(run), *looking.observers]
     progress = None
     if show:
         progress = Progress(None if budget.on_the_clock else budget.steps, report.bits_per_nat(data))
         observers.append(progress)
     # Dropout draws from torch's own generator; everything else that is random has one of its own.
     random = torch.random.fork_rng(_generators(compute.device))
-    with run.code.explained(), _interruption() as asked_to_stop, random:
+    with run.code.explained(), _interruption() as asked_to_stop, random, looking:
         torch.manual_seed(training.seed)
         loop = Loop(
             model=model,
@@ -257,6 +265,7 @@ def _train(
             report.say_sizes(run, data, budget)
         if begun is not None:
             begun(run)
+        looking.begin(loop.position.step)
         try:
             with progress or nullcontext():
                 how = loop.run()
@@ -264,8 +273,11 @@ def _train(
             run.write_info({**run.info, "ended": _ended(run, loop, "diverged")})
             raise
         if how != "interrupted":  # nothing is measured because of an interruption
-            probing.at_end(loop.position.step)
-    return _finish(run, loop, data, how, show)
+            looking.probing.at_end(loop.position.step)
+    try:
+        return _finish(run, loop, data, how, show)
+    finally:
+        looking.end(how)
 
 
 def _restore(run: Run, loop: Loop, stopping: EarlyStopping) -> None:
@@ -357,14 +369,6 @@ class _MetricsWriter(Observer):
 
     def on_row(self, row: Row) -> None:
         self.run.append_metrics(row)
-
-
-def _probing(
-    run: Run, model: Microformer, data: corpora.Prepared, averaged: Callable[[], AbstractContextManager[None]]
-) -> Probing:
-    """What writes the probes, of the beginning of what is held out."""
-    text = data.train if data.val is None else data.val
-    return Probing(run, model, text[: probes.LENGTH].long(), run.settings.training.probe_steps, averaged)
 
 
 def _validation(model: Microformer, data: corpora.Prepared) -> Callable[[], Row] | None:

@@ -215,6 +215,9 @@ class Loop:
             loss += share.detach()
             if state is not None:
                 self.remembered[i] = state.detach()
+        if self._logs(position.step + 1, finished=self.budget.progress(position.step + 1, position.seconds) >= 1):
+            for observer in self.observers:
+                observer.on_gradients(position.step + 1)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.grad_clip or float("inf"))
         self.optimizer.step()
         self.average.update()
@@ -243,12 +246,16 @@ class Loop:
         save = validate if plan.checkpoint_every == "auto" else step % plan.checkpoint_every == 0
         waited = self.position.seconds - self._saved_at
         wishes = {
-            "log": finished or step == 1 or step % plan.log_every == 0,
+            "log": self._logs(step, finished),
             "validate": validate and self.evaluate is not None,
             "save": save or (0 < plan.checkpoint_minutes * 60 < waited),
             "snapshot": plan.snapshots and step.bit_count() == 1 and step < 2**_SNAPSHOTS,
         }
         return {what for what, wished in wishes.items() if wished}
+
+    def _logs(self, step: int, finished: bool) -> bool:
+        """Whether a step is logged; the last one always is."""
+        return finished or step == 1 or step % self.plan.log_every == 0
 
     def _time_to_validate(self, before: float, progress: float) -> bool:
         """Whether a run that is left to itself validates after this step."""

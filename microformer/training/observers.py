@@ -15,6 +15,10 @@ class Observer:
     def on_step(self, step: int, progress: float, seconds: float) -> None:
         """After every step; must be cheap, and nothing here has waited for the device."""
 
+    def on_gradients(self, step: int) -> None:
+        """Before a step that will be logged is taken: the model has its gradients, and they are not clipped yet. (Of a
+        run by the clock, not before its last step, which can't be foreseen.)"""
+
     def on_row(self, row: Row) -> None:
         """After every step at which something was measured."""
 

@@ -1,0 +1,61 @@
+"""Attention patterns of all heads as one picture, for trackers: a row of squares a layer, a square a head.
+
+In a square each row is a query and each column a key, the first token at the upper left. Its colour is the root of the
+share, so that a tenth can be told from nothing: black 0, through violet and orange, to pale yellow 1. Keys that come
+after a query are left white. Knows no model.
+"""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+# Colours at even distances, as in matplotlib's "inferno".
+_COLOURS = (
+    (0, 0, 4), (22, 11, 57), (66, 10, 104), (106, 23, 110), (147, 38, 103), (188, 55, 84), (221, 81, 58),
+    (243, 120, 25), (252, 165, 10), (246, 215, 70), (252, 255, 164),
+)  # fmt: skip
+_PAPER, _UNKNOWN, _INK = 255, 200, 90
+# The side of a square is at least this long, in pixels, where all of them together stay within the widest picture.
+_SIDE = 192
+_WIDEST = 1600
+_GAP = 6
+
+# Letters of 3 by 5 points, a row an octal digit, drawn at double size: for what a head is called.
+_LETTERS = {
+    "0": 0o75557, "1": 0o26227, "2": 0o71747, "3": 0o71717, "4": 0o55711, "5": 0o74717, "6": 0o74757, "7": 0o71111,
+    "8": 0o75757, "9": 0o75717, "L": 0o44447, "H": 0o55755,
+}  # fmt: skip
+_LETTER = 2
+
+
+def mosaic(patterns: Float[Tensor, "layer head query key"]) -> UInt8[np.ndarray, "height width 3"]:
+    """The picture. A layer without a pattern (all NaN) is left grey."""
+    layers, heads, queries, keys = patterns.shape
+    size = max(1, min(-(-_SIDE // max(queries, keys)), (_WIDEST // heads - _GAP) // keys))
+    shares = patterns.float().clamp(0, 1).sqrt().numpy()
+    places = np.linspace(0, 1, len(_COLOURS))
+    known = np.nan_to_num(shares, nan=0.0)
+    coloured = np.stack([np.interp(known, places, channel) for channel in zip(*_COLOURS, strict=True)], axis=-1)
+    coloured[np.isnan(shares)] = _UNKNOWN
+    # The keys before the text's own are of a memory.
+    coloured[:, :, np.triu(np.ones((queries, keys), bool), keys - queries + 1)] = _PAPER
+    squares = coloured.round().astype(np.uint8).repeat(size, axis=2).repeat(size, axis=3)
+    for layer in range(layers):
+        for head in range(heads):
+            _write(squares[layer, head], f"L{layer}H{head}")
+    framed = np.full((layers, heads, queries * size + _GAP, keys * size + _GAP, 3), _PAPER, np.uint8)
+    framed[:, :, _GAP:, _GAP:] = squares
+    whole = framed.transpose(0, 2, 1, 3, 4).reshape(layers * framed.shape[2], heads * framed.shape[3], 3)
+    return np.pad(whole, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=_PAPER)
+
+
+def _write(square: UInt8[np.ndarray, "height width 3"], word: str) -> None:
+    """Writes a word into the upper right corner, where no query looks; not where it is too small for that."""
+    points = np.zeros((5, 4 * len(word)), bool)
+    for at, letter in enumerate(word):
+        rows = [int(row) for row in f"{_LETTERS[letter]:05o}"]
+        points[:, 4 * at + 1 : 4 * at + 4] = [[bool(row & bit) for bit in (4, 2, 1)] for row in rows]
+    large = points.repeat(_LETTER, axis=0).repeat(_LETTER, axis=1)
+    height, width = large.shape
+    if 2 * width <= square.shape[1] and 2 * height <= square.shape[0]:
+        square[:height, square.shape[1] - width :][large] = _INK

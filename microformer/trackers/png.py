@@ -1,0 +1,15 @@
+"""Pictures as files. Knows pixels."""
+
+import io
+
+import numpy as np
+from jaxtyping import UInt8
+
+
+def png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
+    """The picture as a PNG."""
+    from PIL import Image
+
+    packed = io.BytesIO()
+    Image.fromarray(pixels).save(packed, "png")
+    return packed.getvalue()
