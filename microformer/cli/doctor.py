@@ -46,7 +46,8 @@ def _line(finding: "Finding") -> str:
     lines = [
         line
         for part in (finding.said + hint).split("\n")
-        for line in textwrap.wrap(part, max(20, width - _INDENT), break_on_hyphens=False) or [""]
+        for line in textwrap.wrap(part, max(20, width - _INDENT), break_on_hyphens=False, break_long_words=False)
+        or [""]
     ]
     word = f"{_WORDS[finding.state]:<6}"
     if on_terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":

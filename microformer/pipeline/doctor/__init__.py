@@ -22,17 +22,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from microformer.errors import FileError
 from microformer.pipeline.doctor import paste
 from microformer.pipeline.doctor.apart import Apart, Check
-from microformer.pipeline.doctor.findings import Finding, mend
+from microformer.pipeline.doctor.findings import Around, Finding, mend
+from microformer.pipeline.doctor.installation import TORCH_AGAIN, versions
 
 __all__ = ["CHECKS", "COMPILER", "Check", "Finding", "Report", "examine"]
 
 
-def _look(where: str, scratch: Path | None) -> Iterator[Finding]:
+def _look(where: str, around: Around) -> Iterator[Finding]:
     """Brings a check's module in when it is its turn."""
     module, _, function = where.partition(".")
-    yield from getattr(import_module(f"{__name__}.{module}"), function)(scratch)
+    yield from getattr(import_module(f"{__name__}.{module}"), function)(around)
 
 
 def _check(name: str, where: str, **how: Any) -> Check:
@@ -43,21 +45,24 @@ CHECKS = (
     _check("python", "installation.python"),
     _check("microformer", "installation.itself"),
     _check("packages", "installation.packages"),
-    _check("torch", "installation.torch"),
-    _check("device", "machine.device", torch=True),
+    _check("settings", "here.settings_file", hint="config.py ends the program, or never comes to its end: mend it."),
+    _check("torch", "installation.torch", seconds=300, hint=TORCH_AGAIN),
+    _check(
+        "device", "machine.device", torch=True, seconds=120,
+        hint='its driver may be at fault; set DEVICE = "cpu" until it is mended, or CUDA_VISIBLE_DEVICES="" outside.',
+    ),
     _check("precision", "machine.precision", torch=True),
     _check("cores", "machine.cores", torch=True),
     _check("memory", "machine.memory"),
-    _check("settings", "here.settings_file"),
     _check("room", "here.room"),
     _check("corpus", "here.corpus", torch=True),
-    _check("data", "here.data", torch=True),
+    _check("data", "here.data", torch=True, seconds=120),
     _check("runs", "here.all_runs"),
-    _check("overfit", "trial.overfit", torch=True),
+    _check("overfit", "trial.overfit", torch=True, seconds=180),
     _check("resume", "trial.resume", torch=True, writes=True),
-)
+)  # fmt: skip
 # Takes as long as all others, mostly waiting for a compiler: it is looked at beside them, once the machine is timed.
-COMPILER = _check("compiler", "machine.compiler", torch=True, writes=True)
+COMPILER = _check("compiler", "machine.compiler", torch=True, writes=True, seconds=180)
 _BESIDE_AFTER = "precision"
 
 
@@ -94,14 +99,21 @@ def examine(
     checks: Sequence[Check] = CHECKS,
     beside: Check | None = COMPILER,
 ) -> Report:
-    """Looks at everything, in the folder where we are. Raises nothing but KeyboardInterrupt: what goes wrong is found.
+    """Looks at everything, in the folder where we are. What goes wrong is found, and not raised.
 
     Args:
         begun: told the name of each check when it is its turn.
         found: told each finding when it is there.
         checks: looked at one after another.
         beside: looked at meanwhile, and told at the end.
+
+    Raises:
+        FileError: the folder where we are is gone, and in none no program can be started.
     """
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise FileError("the folder that you are in is gone.", "go into another one: cd ~") from error
     every: list[Finding] = []
 
     def tell(findings: Sequence[Finding]) -> None:
@@ -113,21 +125,19 @@ def examine(
         tell(refused)
         other = None
         try:
-            with Apart(checks, scratch) as patient:
+            with Apart(checks, Around(scratch)) as patient:
                 for check in checks:
                     begun(check.name)
                     tell(patient.next())
                     if check.name == _BESIDE_AFTER and beside is not None:
-                        other = Apart([beside], scratch)
+                        other = Apart([beside], patient.around)
             if beside is not None:
                 begun(beside.name)
-                other = other or Apart([beside], scratch)
+                other = other or Apart([beside], patient.around)
                 tell(other.next())
         finally:
             if other is not None:
                 other.end()
-    from microformer.pipeline.doctor.installation import versions
-
     return Report(tuple(every), paste.text(every, versions()))
 
 

@@ -18,10 +18,10 @@ from types import TracebackType
 
 from microformer import devices
 from microformer.errors import MicroformerError
-from microformer.pipeline.doctor.findings import Finding, mend
+from microformer.pipeline.doctor.findings import Around, Finding, mend
 
 _PATIENCE = 2.0  # how long a process may take to end by itself, in seconds
-_REPORT = "put the report below into a bug report."
+REPORT = "put the report below into a bug report."
 
 
 @dataclass(frozen=True)
@@ -30,33 +30,42 @@ class Check:
 
     Args:
         name: as it is shown.
-        look: given a folder that it may write into (or None), yields what it finds.
+        look: yields what it finds.
         torch: whether it needs torch.
-        writes: whether it needs that folder.
+        writes: whether it needs a folder to write into.
         seconds: after which it is given up.
+        hint: what to do where that happens, or where it ends the program.
     """
 
     name: str
-    look: Callable[[Path | None], Iterable[Finding]]
+    look: Callable[[Around], Iterable[Finding]]
     torch: bool = False
     writes: bool = False
-    seconds: float = 60.0
+    seconds: int | float = 60
+    hint: str = REPORT
 
 
-def found_by(check: Check, scratch: Path | None) -> list[Finding]:
+def found_by(check: Check, around: Around) -> list[Finding]:
     """What a check finds, looked at in this process; an error is a finding too."""
     if check.torch:
         try:
-            import torch  # noqa: F401
+            import torch
+
+            _ = torch.nn, torch.__version__
         except Exception:  # its own check tells why
             return [_left(check, "torch can't be used")]
-    if check.writes and scratch is None:
+    if check.writes and around.scratch is None:
         return [_left(check, "there is no folder for temporary files")]
     found: list[Finding] = []
     try:
-        found.extend(check.look(scratch))
+        found.extend(check.look(around))
     except MicroformerError as error:
-        found.append(mend(error.sentence, error.hint))
+        if around.scratch is not None and str(around.scratch) in error.sentence:
+            reason = error.sentence.rpartition(": ")[2].rstrip(".")
+            where = f"temporary files can't be written in {around.scratch.parent}: {reason}."
+            found.append(mend(where, "free some space there, or name another folder in TMPDIR."))
+        else:
+            found.append(mend(error.sentence, error.hint))
     except ModuleNotFoundError as error:
         found.append(mend(f"the package {error.name} is missing.", "install what is needed: pip install -e ."))
     except Exception as error:  # whatever it is: the others go on
@@ -65,12 +74,13 @@ def found_by(check: Check, scratch: Path | None) -> list[Finding]:
 
 
 def _failed(error: BaseException) -> Finding:
-    if isinstance(error, MemoryError) or ("torch" in sys.modules and devices.out_of_memory(error)):
+    with_torch = hasattr(sys.modules.get("torch"), "cuda")
+    if isinstance(error, MemoryError) or (with_torch and devices.out_of_memory(error)):
         return mend("memory ran out.", "close other programs.")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "microformer" in frame.filename]
     at = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     lines = str(error).strip().splitlines() or ["it says no more"]
-    return mend(f"{type(error).__name__}: {lines[0][:300].rstrip('.')}{at}.", _REPORT)
+    return mend(f"{type(error).__name__}: {lines[0][:300].rstrip('.')}{at}.", REPORT)
 
 
 def _left(check: Check, why: str) -> Finding:
@@ -82,36 +92,35 @@ class Apart:
 
     Args:
         checks: in their order.
-        scratch: a folder that they may write into, or None.
+        around: what they are given.
     """
 
-    def __init__(self, checks: Sequence[Check], scratch: Path | None):
-        self.scratch = scratch
+    def __init__(self, checks: Sequence[Check], around: Around):
+        self.around = around
         # What the process writes to its outputs: its last line may say why it died.
-        self._output = None if scratch is None else scratch / f"{checks[0].name}.txt"
+        self._output = None if around.scratch is None else around.scratch / f"{checks[0].name}.txt"
         self._waiting = list(checks)
-        self._without_torch = False
         self._process: BaseProcess | None = None
         self._begin()
 
     def next(self) -> list[Finding]:
         """What the next check finds, waited for."""
         check = self._waiting.pop(0)
-        if check.torch and self._without_torch:
+        if check.torch and "torch" in self.around.fatal:
             return [_left(check, "torch can't be used")]
         if self._process is None:
-            return found_by(check, self.scratch)
+            return found_by(check, self.around)
         try:
             if not self._results.poll(check.seconds):
                 self.end()
-                found = [mend(f"nothing came of it in {check.seconds:.0f} s.", _REPORT, check.name)]
+                found = [mend(f"nothing came of it in {check.seconds:.0f} s.", check.hint, check.name)]
             else:
                 return self._results.recv()
         except (EOFError, OSError):
             self._process.join()
             said = f"the program ended while it was looked at: {_how(self._process.exitcode)}{self._said()}."
-            found = [mend(said, _REPORT, check.name)]
-        self._without_torch |= check.name == "torch"
+            found = [mend(said, check.hint, check.name)]
+        self.around = replace(self.around, fatal=self.around.fatal | {check.name})
         self._begin()
         return found
 
@@ -136,21 +145,21 @@ class Apart:
     def _begin(self) -> None:
         """Starts a process for what is left."""
         self.end()
-        left = [check for check in self._waiting if not (check.torch and self._without_torch)]
+        left = [check for check in self._waiting if not (check.torch and "torch" in self.around.fatal)]
         if not left:
             self._process = None
             return
         # Spawned on every system: a fork would bring along what the caller has imported, and its threads' locks.
         context = multiprocessing.get_context("spawn")
-        self._results, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_look, args=(left, self.scratch, self._output, theirs), daemon=True)
         try:
+            self._results, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_look, args=(left, self.around, self._output, theirs), daemon=True)
             process.start()
-            self._process = process
         except OSError:  # the system has no room for another: then they are looked at in this one
             self._process = None
-        finally:
-            theirs.close()  # so that the end of the process is the end of the pipe
+            return
+        theirs.close()  # so that the end of the process is the end of the pipe
+        self._process = process
 
     def _said(self) -> str:
         """The last line that the process wrote."""
@@ -160,24 +169,24 @@ class Apart:
         return f" ({lines[-1].strip()[:200]})" if lines else ""
 
 
-def _look(checks: Sequence[Check], scratch: Path | None, output: Path | None, results: Connection) -> None:
+def _look(checks: Sequence[Check], around: Around, output: Path | None, results: Connection) -> None:
     """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to answer, who ends this
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     said = os.open(output or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(said, stream)
-    if scratch is not None:
+    if around.scratch is not None:
         # What libraries would keep in the user's folders.
         kept = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton", "MPLCONFIGDIR": "matplotlib"}
         for name, folder in kept.items():
-            (scratch / folder).mkdir(exist_ok=True)
-            os.environ[name] = str(scratch / folder)
+            (around.scratch / folder).mkdir(exist_ok=True)
+            os.environ[name] = str(around.scratch / folder)
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # else it starts processes of its own
     devices.share_cores()
     for check in checks:
         try:
-            results.send(found_by(check, scratch))
+            results.send(found_by(check, around))
         except OSError:
             return  # the caller has gone
 

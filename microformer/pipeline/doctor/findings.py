@@ -1,10 +1,24 @@
-"""What a check says: a line, and what to do. Knows no check."""
+"""What a check is given, and what it says: a line, and what to do. Knows no check."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 # ok: as it should be. note: it works, and could be better. mend: something fails. left: it could not be looked at.
 State = Literal["ok", "note", "mend", "left"]
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a check is given.
+
+    Args:
+        scratch: a folder that it may write into; None where there is none.
+        fatal: the checks that ended their program or never came to an end; what they looked at is to be left alone.
+    """
+
+    scratch: Path | None
+    fatal: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,7 @@ def mend(said: str, hint: str, check: str = "") -> Finding:
     return Finding("mend", said, hint, check)
 
 
-def size(count: float) -> str:
+def size(count: int | float) -> str:
     """Bytes in words: 1.1 MB."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":

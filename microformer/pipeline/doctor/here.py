@@ -6,22 +6,24 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import cache
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from microformer import files, own_code, runs, settings
 from microformer.errors import DataError, FileError, MicroformerError
-from microformer.pipeline.doctor.findings import Finding, mend, note, ok, size
+from microformer.pipeline.doctor.findings import Around, Finding, mend, note, ok, size
 from microformer.settings import Settings
 
 # What is read and hashed in one go without keeping anybody waiting.
 _HASHED = 2_000_000_000
 _RUNS_SECONDS = 8.0
+_WITHOUT_CACHE = "mend it, or its disk; until then corpora are fetched, and the machine is timed, each time anew."
 _SHOWN = 5  # damaged runs that are told one by one
 
 
-def settings_file(_: object) -> Iterator[Finding]:
+def settings_file(around: Around) -> Iterator[Finding]:
     """Whether config.py can be followed, and what it changes."""
     there = Path("config.py").is_file()
     chosen = settings.resolve()
@@ -35,46 +37,47 @@ def settings_file(_: object) -> Iterator[Finding]:
         yield ok(f"config.py: {f'{listed}{more}' if changed else 'all at their defaults'}")
 
 
-@cache
-def settings_here() -> Settings:
+def settings_here(around: Around) -> Settings:
     """What config.py says, or the defaults where it can't be followed; that is told elsewhere."""
-    try:
-        return settings.resolve()
-    except MicroformerError:
-        return Settings()
+    if "settings" not in around.fatal:
+        with suppress(MicroformerError):
+            return settings.resolve()
+    return Settings()
 
 
-def room(_: object) -> Iterator[Finding]:
+def room(around: Around) -> Iterator[Finding]:
     """Whether runs, data and the cache can be written, and whether there is room."""
-    needed = _size_of_a_run(settings_here())
-    cache_folder = files.cache_folder()
-    cached = f"the cache ({_at_home(cache_folder)})"
+    needed = _size_of_a_run(settings_here(around))
+    cached = f"the cache ({_at_home(files.cache_folder())})"
+    places = {"runs/": runs.RUNS, "data/": Path("data"), cached: files.cache_folder()}
     well: dict[tuple[int, str], list[str]] = {}
-    for name, place in {"runs/": runs.RUNS, "data/": Path("data"), cached: cache_folder}.items():
+    ill: dict[Finding, list[str]] = {}  # said of all names together
+    for name, place in places.items():
         there = next(folder for folder in (place, *place.absolute().parents) if folder.is_dir())
+        worse, hint = (note, _WITHOUT_CACHE) if name == cached else (mend, "")
+        free = shutil.disk_usage(there).free
         try:
             _try_to_write(there)
         except FileError as error:
             reason = error.sentence.rpartition(": ")[2].rstrip(".")
-            if name == cached:
-                later = "corpora are then fetched anew, and the machine timed anew, each time; mend it, or its disk."
-                yield note(f"{name} can't be written: {reason}.", later)
-            else:
-                yield mend(f"{name} can't be written: {reason}.", error.hint)
+            ill.setdefault(worse(f"can't be written: {reason}.", hint or error.hint), []).append(name)
             continue
-        free = shutil.disk_usage(there).free
         if free < needed:
-            yield (note if name == cached else mend)(
-                f"{size(free)} are free for {name}, and a run of the settings here takes up to {size(needed)}.",
-                "free some space on that disk; SNAPSHOTS = False makes runs smaller.",
+            said = (
+                f"can be written, but {size(free)} are free, and a run of the settings here takes up to {size(needed)}."
             )
+            ill.setdefault(
+                worse(said, "free some space on that disk; SNAPSHOTS = False makes runs smaller."), []
+            ).append(name)
         else:
             well.setdefault((there.stat().st_dev, size(free)), []).append(name)
+    for finding, names in ill.items():
+        yield replace(finding, said=f"{_listed(names)} {finding.said}")
     for (_device, free), names in well.items():
         yield ok(f"{_listed(names)} can be written; {free} free")
 
 
-def corpus(_: object) -> Iterator[Finding]:
+def corpus(around: Around) -> Iterator[Finding]:
     """Whether the text that a training here would read is at hand, and what was fetched before is what it should be."""
     from microformer import corpora
     from microformer.corpora import named
@@ -83,7 +86,7 @@ def corpus(_: object) -> Iterator[Finding]:
     folder = os.environ.get(named.MIRROR)
     if folder and not Path(folder).is_dir():
         yield note(f"{named.MIRROR} names {folder}, which is no folder.", "mend it, or unset it.")
-    source = source_of(settings_here())
+    source = source_of(settings_here(around))
     if not source.corpus:
         yield from _own_text(source)
     elif (place := corpora.stored(source.corpus)) is not None:
@@ -106,7 +109,7 @@ def corpus(_: object) -> Iterator[Finding]:
         )
 
 
-def data(_: object) -> Iterator[Finding]:
+def data(around: Around) -> Iterator[Finding]:
     """Whether the prepared data are what they were when they were made, and what a training here would train on."""
     from microformer import corpora
     from microformer.corpora.prepared import MANIFEST, read_manifest
@@ -134,7 +137,7 @@ def data(_: object) -> Iterator[Finding]:
             )
 
 
-def all_runs(_: object) -> Iterator[Finding]:
+def all_runs(around: Around) -> Iterator[Finding]:
     """Whether every run can be read, which are being written, and which were stopped."""
     every = runs.all_runs()[::-1]
     began, looked = time.monotonic(), 0

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import microformer
-from microformer.pipeline.doctor.findings import Finding, mend, note, ok
+from microformer.pipeline.doctor.findings import Around, Finding, mend, note, ok
 
 OLDEST_PYTHON = (3, 10)
 _AGAIN = "install what it needs: pip install -e . (or pip install --upgrade microformer)."
-_TORCH = "install it anew: pip install --force-reinstall torch; https://pytorch.org/get-started has the line for a GPU."
+TORCH_AGAIN = (
+    "install it anew: pip install --force-reinstall torch; https://pytorch.org/get-started has the line for a GPU."
+)
 
 
-def python(_: object) -> Iterator[Finding]:
+def python(around: Around) -> Iterator[Finding]:
     """Which Python, and on what."""
     bits = 64 if sys.maxsize > 2**32 else 32
     where = "in a virtual environment" if sys.prefix != sys.base_prefix else "in no virtual environment"
@@ -31,7 +33,7 @@ def python(_: object) -> Iterator[Finding]:
         yield ok(said)
 
 
-def itself(_: object) -> Iterator[Finding]:
+def itself(around: Around) -> Iterator[Finding]:
     """Which Microformer."""
     home = Path(microformer.__file__).parents[1]
     try:
@@ -45,7 +47,7 @@ def itself(_: object) -> Iterator[Finding]:
     yield ok(f"{found.version}, {how}{f', at {commit}' if commit else ''}")
 
 
-def packages(_: object) -> Iterator[Finding]:
+def packages(around: Around) -> Iterator[Finding]:
     """The packages that Microformer needs, and those that it can use: there, new enough, and to be imported."""
     wanted = requirements()
     if not wanted:
@@ -72,7 +74,7 @@ def packages(_: object) -> Iterator[Finding]:
     yield ok(said, "extras")
 
 
-def torch(_: object) -> Iterator[Finding]:
+def torch(around: Around) -> Iterator[Finding]:
     """Whether torch can be imported, is new enough, and goes together with NumPy."""
     least = requirements().get("", {}).get("torch", "")
     try:
@@ -80,7 +82,7 @@ def torch(_: object) -> Iterator[Finding]:
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "torch"
         why = "is missing" if missing else f"can't be imported: {_first_line(error)}"
-        yield mend(f"torch {why}.", "install it: pip install torch." if missing else _TORCH)
+        yield mend(f"torch {why}.", "install it: pip install torch." if missing else TORCH_AGAIN)
         return
     if not hasattr(torch, "nn") or not hasattr(torch, "__version__"):
         where = getattr(torch, "__file__", None) or next(iter(getattr(torch, "__path__", [])), "an unknown place")

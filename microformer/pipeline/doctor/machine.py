@@ -8,7 +8,7 @@ from pathlib import Path
 
 from microformer import devices
 from microformer.pipeline.doctor import here
-from microformer.pipeline.doctor.findings import Finding, mend, note, ok, size
+from microformer.pipeline.doctor.findings import Around, Finding, mend, note, ok, size
 from microformer.settings import Settings, model_spec
 
 # What Python, torch and the default training take together, with some room.
@@ -18,7 +18,7 @@ _ROUNDING = 1e-3
 _COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
-def device(_: object) -> Iterator[Finding]:
+def device(around: Around) -> Iterator[Finding]:
     """What there is to compute on, and whether it computes what the CPU does."""
     machine = devices.Machine()
     found = machine.accelerators()
@@ -42,9 +42,9 @@ def device(_: object) -> Iterator[Finding]:
         yield _without_accelerator(machine)
 
 
-def precision(_: object) -> Iterator[Finding]:
+def precision(around: Around) -> Iterator[Finding]:
     """What a training here would take, and why."""
-    compute = chosen_here(here.settings_here())
+    compute = chosen_here(here.settings_here(around))
     if "failed at the probe" in compute.reason:
         yield mend(compute.reason, 'set DEVICE = "cpu", or free the memory of the GPU: other programs may have it.')
     else:
@@ -68,7 +68,7 @@ def chosen_here(chosen: Settings) -> devices.Compute:
     )
 
 
-def cores(_: object) -> Iterator[Finding]:
+def cores(around: Around) -> Iterator[Finding]:
     """How many cores a training may keep busy, what holds it back, and what else is busy."""
     usable, there = devices.usable_cores(), os.cpu_count() or 1
     limits = [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS",) if os.environ.get(name)]
@@ -85,7 +85,7 @@ def cores(_: object) -> Iterator[Finding]:
         )
 
 
-def memory(_: object) -> Iterator[Finding]:
+def memory(around: Around) -> Iterator[Finding]:
     """What is left of the memory."""
     left = devices.memory_available()
     if left is None:
@@ -99,7 +99,7 @@ def memory(_: object) -> Iterator[Finding]:
         yield ok(f"{size(left)} free")
 
 
-def compiler(_: object) -> Iterator[Finding]:
+def compiler(around: Around) -> Iterator[Finding]:
     """Whether torch can compile here, which `--compile` wants and nothing else does."""
     import torch
 

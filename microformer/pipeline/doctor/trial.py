@@ -17,7 +17,7 @@ from torch import Tensor
 from microformer import devices, files, generation, runs
 from microformer.errors import SettingsError
 from microformer.models.model import Microformer
-from microformer.pipeline.doctor.findings import Finding, mend, note, ok
+from microformer.pipeline.doctor.findings import Around, Finding, mend, note, ok
 from microformer.pipeline.doctor.here import settings_here
 from microformer.pipeline.doctor.machine import chosen_here
 from microformer.settings import Settings, model_spec
@@ -36,11 +36,11 @@ _ROWS, _LENGTH, _VOCAB = 4, 64, 65
 _REPORT = "put the report below into a bug report."
 
 
-def overfit(_: object) -> Iterator[Finding]:
+def overfit(around: Around) -> Iterator[Finding]:
     """The default model learns one batch by heart in 20 steps at its default rate, where and how a training here would
     compute; then it writes the batch down again, with the cache and without."""
     try:
-        compute = chosen_here(settings_here())
+        compute = chosen_here(settings_here(around))
     except SettingsError:  # told elsewhere
         compute = chosen_here(Settings())
     began = time.perf_counter()
@@ -63,12 +63,14 @@ def overfit(_: object) -> Iterator[Finding]:
         yield mend(f"{said}); the bar is {BAR}: training doesn't work here.", _REPORT)
 
 
-def resume(scratch: Path) -> Iterator[Finding]:
+def resume(around: Around) -> Iterator[Finding]:
     """A training of four steps, and one of two that is stopped, saved, and gone on with from its files for two more:
     equal to the last bit."""
     began = time.perf_counter()
-    whole, rows = _trained(runs.create("whole", "", scratch / "runs"), stop_after=4)
-    run = runs.create("stopped", "", scratch / "runs")
+    assert around.scratch is not None
+    root = around.scratch / "runs"
+    whole, rows = _trained(runs.create("whole", "", root), stop_after=4)
+    run = runs.create("stopped", "", root)
     _, before = _trained(run, stop_after=2)
     halves, after = _trained(run, stop_after=4)
     different = _different(whole, halves) or ("losses" if rows != before + after else "")
