@@ -60,8 +60,7 @@ class History(Picture):
             steps.append((number, best))
         steps.append((max(numbers), best))
         axes.step(*zip(*steps, strict=True), where="post", color=INK, linewidth=1.6, zorder=2)
-        where, loss = min(ended, key=lambda one: (one[1], one[0]))
-        axes.plot([where], [loss], "o", markersize=10, color="none", markeredgecolor=INK, markeredgewidth=1.6, zorder=5)
+        loss = min(loss for _, loss in ended)
         others = {"pruned": "○ stopped early", "else": "× no loss"}
         there = {how if how == "pruned" else "else" for _, _, how in self.trials if how != "ended"}
         legend = "      ".join(word for how, word in others.items() if how in there)
@@ -138,10 +137,17 @@ class Slices(Picture):
             axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
             if column:
                 axes.set_yticklabels([])
-            if panel.words is None:
-                _numbers(axes, panel, high)
+            few = None if panel.log else _few([value for value, _, _ in panel.trials])
+            if (words := panel.words or few) is not None:
+                _words(axes, panel, words, high)
             else:
-                _words(axes, panel, panel.words, high)
+                _numbers(axes, panel, high)
+
+
+def _few(values: Sequence[Number | str | bool]) -> list[str] | None:
+    """Numbers that are so few that many trials have the same; None where they are more."""
+    found = sorted({value for value in values if not isinstance(value, str)})
+    return [str(value) for value in found] if 0 < len(found) <= 6 < len(values) else None
 
 
 def _numbers(axes: Axes, panel: Panel, high: float) -> None:
@@ -202,6 +208,11 @@ def _dots(axes: Axes, trials: Sequence[Tried], high: float, color: str) -> None:
     }
     for kind, (xs, ys) in kinds.items():
         axes.plot(xs, ys, linestyle="none", clip_on=False, zorder=3, **looks.get(kind, looks["none"]))
+    ended = [(loss, x) for x, loss, how in trials if how == "ended"]
+    if ended:
+        loss, x = min(ended)
+        ring = {"marker": "o", "markersize": 10, "color": "none", "markeredgecolor": INK, "markeredgewidth": 1.6}
+        axes.plot([x], [loss], clip_on=False, zorder=5, **ring)
 
 
 def _range(losses: Sequence[Number]) -> tuple[float, float]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from microformer.experiments.extra import needed
 
+Number = int | float
 _WIDTH = 0.01
 _DRAWS = 300
 # α, β and b: a term that falls slower is a constant, one that falls faster is gone.
@@ -48,16 +49,16 @@ class Law:
     error: float
     cells: int
 
-    def __call__(self, *quantities: float) -> float:
+    def __call__(self, *quantities: Number) -> float:
         """The loss at these quantities."""
         return float(_loss(self._packed(), self._scaled([quantities]))[0])
 
-    def many(self, *quantities: float) -> Any:
+    def many(self, *quantities: Number) -> Any:
         """The loss at these quantities by each of the fits to losses drawn again. [draw]"""
         scaled = self._scaled([quantities])
         return np.array([_loss(row, scaled)[0] for row in self.drawn])
 
-    def interval(self, *quantities: float) -> tuple[float, float]:
+    def interval(self, *quantities: Number) -> tuple[float, float]:
         """Between which losses 95% of those fits are."""
         low, high = np.quantile(self.many(*quantities), [0.025, 0.975])
         return float(low), float(high)
@@ -78,12 +79,12 @@ class Law:
             packed += [np.log(factor) - exponent * np.log(unit), exponent]
         return np.array(packed)
 
-    def _scaled(self, quantities: Sequence[Sequence[float]]) -> Any:
+    def _scaled(self, quantities: Sequence[Sequence[Number]]) -> Any:
         return np.log(np.asarray(quantities, dtype=float)) - np.log(np.asarray(self.units))
 
 
 def fit(
-    quantities: Sequence[Sequence[float]], losses: Sequence[float], draws: int = _DRAWS, seed: int = 0
+    quantities: Sequence[Sequence[Number]], losses: Sequence[float], draws: int = _DRAWS, seed: int = 0
 ) -> Law | None:
     """The law of some losses; None where they are too few to say anything about it.
 

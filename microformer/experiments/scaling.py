@@ -328,10 +328,13 @@ class _Work:
 
 
 def _step_seconds(cell: Cell) -> float:
-    """The seconds of a step, validation aside."""
+    """The seconds of a step: without validations, and the first, which takes longer, where there are others."""
     rows = Run(cell.run).metrics
-    trained = [row for row in rows if "val_loss" not in row and row["step"] > 1] or rows
-    return max(1e-6, trained[-1]["seconds"] / trained[-1]["step"])
+    trained = [row for row in rows if "val_loss" not in row] or rows
+    first, last = trained[0], trained[-1]
+    if last["step"] > first["step"]:
+        return max(1e-6, (last["seconds"] - first["seconds"]) / (last["step"] - first["step"]))
+    return max(1e-6, last["seconds"] / last["step"])
 
 
 def spoken(seconds: float) -> str:

@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,13 +97,13 @@ class _Search:
     output: Path
     tell: Callable[[Trial, Sweep], None]
     stop: threading.Event = field(default_factory=threading.Event)
-    code: str = field(default_factory=code_hash)
     given_up: set[int] = field(default_factory=set)  # trials that failed here: not tried again before the next call
     failures: list[str] = field(default_factory=list)  # in a row
     exhausted: bool = False
+    code: str = ""
 
     def run(self) -> Sweep:
-        plan = self.plan
+        plan, self.code = self.plan, code_hash()
         with files.explained(self.output):
             self.output.mkdir(parents=True, exist_ok=True)
         what = self._what()
@@ -127,6 +127,7 @@ class _Search:
                 self.stop.set()  # those at work save; leaving the pool waits for them
                 raise
         found = self._found(study)
+        found = replace(found, importance=_importance(study, len(found.ended)))
         if not found.ended:
             reason = next((trial.reason for trial in reversed(found.trials) if trial.reason), "none was trained")
             raise TrainingError(f"no trial of this sweep has a loss: {reason.removesuffix('.')}.", "mend that first.")
@@ -197,7 +198,7 @@ class _Search:
         from optuna.trial import TrialState
 
         optuna = needed("optuna")
-        refused = ""
+        refused, known = "", False
         for _ in range(_DRAWS):
             every = study.get_trials(deepcopy=False)
             for left in every:
@@ -206,7 +207,9 @@ class _Search:
                     if held is not None:
                         # The constructor is what Optuna itself goes on with a trial by.
                         trial = optuna.Trial(study, left._trial_id)
-                        return trial, self._candidate(trial), held
+                        candidate = self._candidate(trial)
+                        trial.set_user_attr("candidate", candidate)
+                        return trial, candidate, held
             tried = [_trial(one) for one in every]
             if sum(self._counts(one) for one in tried) >= self.plan.trials or self.exhausted:
                 return None
@@ -231,9 +234,10 @@ class _Search:
                 self._written(study, trial, {"how": "refused", "reason": reason})
             else:
                 assert twin is not None
+                known = True
                 self._written(study, trial, {"how": "same", "of": twin.number, "loss": twin.loss})
             held.release()
-        if refused:
+        if not known:
             raise SettingsError(f"{_DRAWS} candidates in a row can't be: {refused}", "narrow the space.")
         notice("the search finds no candidate that was not tried yet; it ends here.")
         self.exhausted = True
@@ -326,8 +330,8 @@ class _Search:
 
     def _loss(self, cell: Cell, loss: float | None = None) -> float:
         """What is compared of a cell; loss: in nats a token, in the place of its best."""
-        share = 1.0 if loss is None else loss / cell.loss
-        return (cell.bits_per_byte if self._per_byte else cell.loss) * share
+        loss = cell.loss if loss is None else loss
+        return cell.bits_per_byte * loss / cell.loss if self._per_byte else loss
 
     def _written(self, study: "optuna.Study", trial: "optuna.Trial", outcome: dict[str, Any]) -> None:
         """Writes down what came of a trial, and tells it. The sweep is locked."""
@@ -347,7 +351,8 @@ class _Search:
         if how in ("ended", "pruned", "diverged"):
             self.failures.clear()
         if how != "same":
-            self.tell(_trial(study.trials[trial.number]), self._found(study))
+            found = self._found(study)
+            self.tell(found.trials[trial.number], found)
         if len(self.failures) >= _FAILURES:
             raise TrainingError(
                 f"{_FAILURES} trainings in a row failed, the last: {self.failures[-1].removesuffix('.')}.",
@@ -355,9 +360,9 @@ class _Search:
             )
 
     def _found(self, study: "optuna.Study") -> Sweep:
-        tried = [_trial(one) for one in study.get_trials(deepcopy=False)]
-        importance = _importance(study, sum(one.how == "ended" for one in tried))
-        return Sweep(self.plan, tuple(tried), importance, self._per_byte)
+        """All there is but importance, which takes its time."""
+        tried = tuple(_trial(one) for one in study.get_trials(deepcopy=False))
+        return Sweep(self.plan, tried, per_byte=self._per_byte)
 
     def _study(self) -> "optuna.Study":
         optuna = needed("optuna")
@@ -388,38 +393,40 @@ class _Judge:
     def __init__(self, trial: "optuna.Trial"):
         self.trial = trial
         self.best, self.step = math.inf, 0
-        self.done: int | None = None
+        # What was reported before it was taken up again.
+        self._known = set(trial.storage.get_trial(trial._trial_id).intermediate_values)
+        self._done = 0
+        self._share: Callable[[Mapping[str, float | int]], float] | None = None
         self._lags = False
 
     def lags(self, run: Run) -> bool:
         if self._lags:
             return True
-        share = _share(run)
+        self._share = self._share or _share(run)
         best = math.inf
-        known = self.trial.storage.get_trial(self.trial._trial_id).intermediate_values
         for row in run.metrics:
             if "val_loss" not in row:
                 continue
             best = min(best, row["val_loss"])
-            part = math.floor(_PARTS * share(row) + 1e-6)
-            if not 1 <= part < _PARTS or (self.done is not None and part <= self.done):
+            part = math.floor(_PARTS * self._share(row) + 1e-6)
+            if not self._done < part < _PARTS:
                 continue
-            self.done, self.best, self.step = part, best, int(row["step"])
-            if part not in known:
+            self._done, self.best, self.step = part, best, int(row["step"])
+            if part not in self._known:
                 self.trial.report(best, part)
-            elif part < max(known):
-                continue  # judged before it was taken up again
+            elif part < max(self._known):
+                continue  # judged then
             if self.trial.should_prune():
                 self._lags = True
                 return True
         return False
 
 
-def _share(run: Run) -> Callable[[Mapping[str, float]], float]:
+def _share(run: Run) -> Callable[[Mapping[str, float | int]], float]:
     """What gives the share of the run's budget that is used at a row of its metrics."""
     training, tokens = run.settings.training, run.info["data"]["train"]["tokens"]
 
-    def share(row: Mapping[str, float]) -> float:
+    def share(row: Mapping[str, float | int]) -> float:
         shares = [
             row["step"] / training.max_steps if training.max_steps else 0.0,
             row["tokens"] / (training.epochs * tokens) if training.epochs else 0.0,
@@ -434,7 +441,7 @@ def _pruner(word: str) -> Any:
     pruners = needed("optuna").pruners
     match word:
         case "median":  # worse than half of the trials were, from a quarter of the budget on, where five have ended
-            return pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=_PARTS // 4 - 1)
+            return pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=_PARTS // 4)
         case "halving":  # worse than the better half at a quarter and at half of the budget
             return pruners.SuccessiveHalvingPruner(min_resource=_PARTS // 4, reduction_factor=2)
         case _:
