@@ -23,6 +23,7 @@ VERBS = (
     "eval",
     "inspect",
     "runs",
+    "report",
     "corpora",
     "tokenize",
     "tokenizers",

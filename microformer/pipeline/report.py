@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,19 +119,8 @@ def expert_use(model: Microformer, ids: Integer[Tensor, "token"]) -> dict[str, l
 
 def draw(run: Run, baselines: Mapping[str, float]) -> None:
     """Draws the run's curves into its folder."""
-    rows = run.metrics
-    training = [(row["step"], row["train_loss"]) for row in rows if "train_loss" in row]
-    validation = [(row["step"], row["val_loss"]) for row in rows if "val_loss" in row]
-    pictures.loss_curves(
-        run.folder / "loss.svg",
-        run.folder / "loss.png",
-        {name: points for name, points in (("training", training), ("validation", validation)) if points},
-        x_label="step",
-        y_label="loss (nats per token)",
-        baselines=baselines,
-        title=run.name,
-        best=min(validation, key=lambda point: point[1]) if validation else None,
-    )
+    curves = replace(run.curves(), baselines=baselines, title=run.name)
+    curves.write(run.folder / "loss.svg", run.folder / "loss.png")
 
 
 def draw_positions(path: Path, name: str, found: Mapping[str, Any]) -> None:

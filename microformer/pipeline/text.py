@@ -121,6 +121,27 @@ def stream_text(
             yield row, rest
 
 
+def held_out_question(run: Run, data: corpora.Prepared | None = None) -> tuple[str, str, int] | None:
+    """Of a run on a task: a question that was held out, its right answer, and how many tokens that is; None of a text.
+
+    Args:
+        data: the run's own; None: as they lie here.
+
+    Raises:
+        MicroformerError: it is a task, and its data are not at hand.
+    """
+    if data is None:
+        if not str(run.info["data"]["corpus"]).startswith("task:"):
+            return None
+        data = data_of(run)
+    ids = (data.train if data.val is None else data.val)[: data.example]
+    counted = data.counted(ids)
+    if data.example == 1 or counted is None:
+        return None
+    question, answer = (run.tokenizer.decode(part.tolist()) for part in (ids[~counted], ids[counted]))
+    return question, answer, int(counted.sum())
+
+
 def check_memory(run: Run, texts: int) -> None:
     """Raises GenerationError where what is remembered of so many texts is more than there is room for."""
     there = devices.memory_available()

@@ -20,7 +20,7 @@ from microformer.pipeline.beside import Beside
 from microformer.pipeline.describing import budgets, data_described, described, now
 from microformer.pipeline.fast_loss import fast_loss
 from microformer.pipeline.preparing import apart_of, check_same, check_tokenizer, data_of, prepared_data
-from microformer.pipeline.text import generate
+from microformer.pipeline.text import generate, held_out_question
 from microformer.runs import Run
 from microformer.settings import BUDGETS, FREQUENCIES, DataSettings, Settings
 from microformer.trackers import Tracker
@@ -351,13 +351,11 @@ def _ended(run: Run, loop: Loop, how: str) -> dict[str, Any]:
 
 def _sample(run: Run, data: corpora.Prepared) -> str:
     """What the run writes, and how it was asked: a text at will, or a task's answer."""
-    if data.example == 1:
+    asked = held_out_question(run, data)
+    if asked is None:
         return f"temperature 0.8:\n\n{generate(run, report.first_words(run), max_new_tokens=300)}"
-    ids = (data.train if data.val is None else data.val)[: data.example]
-    counted = data.counted(ids)
-    assert counted is not None
-    question, answer = (run.tokenizer.decode(part.tolist()) for part in (ids[~counted], ids[counted]))
-    made = generate(run, question, max_new_tokens=int(counted.sum()), temperature=0.0)
+    question, answer, length = asked
+    made = generate(run, question, max_new_tokens=length, temperature=0.0)
     return f"a question held out:\n\n{made}\n\nand its answer:\n\n{question}{answer}"
 
 
