@@ -32,6 +32,7 @@ VERBS = (
     "new",
     "check",
     "doctor",
+    "compare",
     "sweep",
     "scaling",
 )

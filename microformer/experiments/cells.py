@@ -84,6 +84,7 @@ class Cell:
             resumed; 0 where it isn't known.
         parameters: how many numbers the model has.
         device, threads: what it was computed on.
+        validated: bytes of the text that it was validated on.
         curve: its validations.
     """
 
@@ -103,6 +104,7 @@ class Cell:
     parameters: int = 0
     device: str = ""
     threads: int = 0
+    validated: int = 0
     curve: tuple[Point, ...] = ()
 
 
@@ -430,6 +432,7 @@ def _read(arm: Arm, seed: int, run: Run, reused: bool) -> Cell:
         parameters=info["parameters"],
         device=info["settings"]["device"],
         threads=int(info["settings"]["threads"]),
+        validated=val["bytes"] if val else 0,
         curve=curve,
     )
 

@@ -1,79 +1,139 @@
-"""What came of a comparison, as Markdown, JSON and a picture. Knows cells, and nothing of how they were trained."""
+"""What came of a comparison, a row an arm: figures, and the words of a table. Knows cells, and nothing of how they were
+trained.
 
+Losses are in nats a token, or, where the arms' tokens are not the same, in bits a byte of the text, which can be
+compared. What an arm took is the median over its seeds, memory the most.
+"""
+
+import html
+import math
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
-from microformer import files, pictures
 from microformer.experiments.cells import Cell
 from microformer.experiments.intervals import compare
 
+NATS, BITS = "nats per token", "bits per byte"
+_TO_THE_RIGHT = ("steps", "seconds", "tokens/s", "memory", "parameters")
+
+
+def unit(cells: Sequence[Cell]) -> str:
+    """What the losses of these can be compared in."""
+    ratios = [cell.bits_per_byte / cell.loss for cell in cells if not cell.failed and cell.loss]
+    same = all(math.isclose(ratio, ratios[0], rel_tol=1e-6) for ratio in ratios)
+    return NATS if same or any(math.isnan(ratio) for ratio in ratios) else BITS
+
 
 def rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """A row an arm, in the arms' order: name, losses, mean, difference to the first with its interval, cost.
+    """A row an arm, in the arms' order: `arm`, `seeds`, `failed`; of one that was trained `losses` and their `mean` and
+    `spread`, half the width of its 95% interval; `difference` to the first with `within`, half of its interval's
+    width, `verdict` and, in words, `said`; `steps`, `tokens`, `seconds`, `tokens_per_second`, `memory` (bytes),
+    `parameters`, and how many trainings were `reused`.
 
     An arm of which a training failed has its reason and no figures.
     """
     arms = list(dict.fromkeys(cell.arm for cell in cells))
     of = {arm: [cell for cell in cells if cell.arm == arm] for arm in arms}
-    whole = {arm: [cell.loss for cell in of[arm]] for arm in arms if not any(cell.failed for cell in of[arm])}
+    in_bits = unit(cells) == BITS
+    whole = {
+        arm: [cell.bits_per_byte if in_bits else cell.loss for cell in of[arm]]
+        for arm in arms
+        if not any(cell.failed or cell.stopped for cell in of[arm])
+    }
     found = compare(whole) if whole and arms[0] in whole else {}
     result = []
     for arm in arms:
         row: dict[str, Any] = {"arm": arm, "seeds": [cell.seed for cell in of[arm]]}
-        if arm in whole:
-            row["losses"] = whole[arm]
-            row["mean"] = mean(whole[arm])
-            row["steps"] = median(cell.steps for cell in of[arm])
-            row["seconds"] = median(cell.seconds for cell in of[arm])
-            row["tokens_per_second"] = median(cell.tokens / cell.seconds for cell in of[arm])
-        if arm in found:
-            row |= {"difference": found[arm].difference, "within": found[arm].within, "verdict": found[arm].verdict}
         row["failed"] = next((cell.failed for cell in of[arm] if cell.failed), None)
+        if arm in whole:
+            alone = found[arm] if arm in found else compare({arm: whole[arm]})[arm]
+            row |= {"losses": whole[arm], "mean": alone.mean, "spread": alone.spread}
+            for name in ("steps", "tokens", "seconds", "tokens_per_second"):
+                row[name] = median(getattr(cell, name) for cell in of[arm])
+            row["memory"] = max(cell.memory for cell in of[arm])
+            row["parameters"] = of[arm][0].parameters
+            row["reused"] = sum(cell.reused for cell in of[arm])
+        if arm in found:
+            one = found[arm]
+            row |= {"difference": one.difference, "within": one.within, "verdict": one.verdict, "said": one.said}
         result.append(row)
     return result
 
 
-def markdown(cells: Sequence[Cell]) -> str:
-    """The table for a page: losses in nats a token, differences to the first arm with their 95% intervals."""
-    seeds = len({cell.seed for cell in cells})
-    lines = [
-        f"| | loss, mean of {seeds} | difference | | steps | seconds |",
-        "|---|---|---|---|---|---|",
-    ]
-    for number, row in enumerate(rows(cells)):
-        if row["failed"]:
-            lines.append(f"| {row['arm']} | failed: {row['failed']} | | | | |")
-            continue
-        difference = verdict = "" if number == 0 else "–"
-        if number and "difference" in row:
-            within = "" if row["within"] is None else f" ± {row['within']:.4f}"
-            difference, verdict = f"{row['difference']:+.4f}{within}", row["verdict"]
-        lines.append(
-            f"| {row['arm']} | {row['mean']:.4f} | {difference} | {verdict} "
-            f"| {row['steps']:,.0f} | {row['seconds']:,.1f} |"
-        )
-    return "\n".join(lines) + "\n"
+def words(cells: Sequence[Cell], costs: bool = True) -> list[dict[str, str]]:
+    """The rows as a table has them: its columns, by their names.
 
-
-def write(cells: Sequence[Cell], folder: str | Path, title: str = "") -> None:
-    """Writes table.md, cells.json, and curves.svg and .png (validation loss against seconds, each arm's first seed).
-
-    Raises:
-        FileError: the folder can't be written to.
+    Args:
+        costs: whether with tokens a second, memory and parameters.
     """
-    folder = Path(folder)
-    files.write_text(folder / "table.md", markdown(cells))
-    plain = [{**asdict(cell), "run": cell.run.name} for cell in cells]
-    files.write_json(folder / "cells.json", {"rows": rows(cells), "cells": plain})
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for cell in cells:
-        if cell.curve and cell.arm not in curves:
-            curves[cell.arm] = [(point.seconds, point.loss) for point in cell.curve]
-    if curves:
-        pictures.loss_curves(
-            folder / "curves.svg", folder / "curves.png", curves,
-            x_label="seconds", y_label="validation loss (nats per token)", title=title,
-        )  # fmt: skip
+    seeds = len({cell.seed for cell in cells})
+    loss = f"loss, {unit(cells)}" + (f", mean of {seeds}" if seeds > 1 else "")
+    shown = []
+    for number, row in enumerate(rows(cells)):
+        line = dict.fromkeys((loss, "difference", "verdict", "steps", "seconds"), "")
+        line = {"arm": row["arm"]} | line | (dict.fromkeys(("tokens/s", "memory", "parameters"), "") if costs else {})
+        if row["failed"]:
+            line["verdict"] = f"failed: {row['failed']}"
+        if "mean" in row:
+            line[loss] = _with(f"{row['mean']:.4f}", row["spread"])
+            line |= {"steps": f"{row['steps']:,.0f}", "seconds": f"{row['seconds']:,.1f}"}
+            if costs:
+                line |= {
+                    "tokens/s": f"{row['tokens_per_second']:,.0f}",
+                    "memory": _bytes(row["memory"]),
+                    "parameters": f"{row['parameters']:,}",
+                }
+        if number and "difference" in row:
+            line["difference"] = _with(f"{row['difference']:+.4f}", row["within"])
+            line["verdict"] = row["said"]
+        elif number and not row["failed"]:
+            line["verdict"] = "the base failed"
+        shown.append(line)
+    return shown
+
+
+def remarks(cells: Sequence[Cell]) -> list[str]:
+    """What whoever reads the table should know besides, a sentence each."""
+    said, trained = [], [cell for cell in cells if not cell.failed]
+    arms = len(dict.fromkeys(cell.arm for cell in cells)) - 1
+    if len({cell.seed for cell in cells}) > 1:
+        together = f", corrected for {arms} arms" if arms > 1 else ""
+        said.append(f"± is half of a 95% interval; differences are paired by seed{together}.")
+    if len({cell.validated for cell in trained}) > 1:
+        said.append("The arms were validated on different texts: their losses are of different things.")
+    if len({(cell.device, cell.threads) for cell in trained}) > 1:
+        said.append("The trainings had different devices or numbers of threads: their seconds are of different things.")
+    return said
+
+
+def markdown(cells: Sequence[Cell], costs: bool = True) -> str:
+    """The table for a page; see `words`."""
+    shown = words(cells, costs)
+    lines = [list(shown[0]), ["---:" if name in _TO_THE_RIGHT else "---" for name in shown[0]]]
+    lines += [list(line.values()) for line in shown]
+    return "\n".join("| " + " | ".join(word.replace("|", "\\|") for word in line) + " |" for line in lines) + "\n"
+
+
+def markup(cells: Sequence[Cell]) -> str:
+    """The table as HTML, for a notebook or a page."""
+    shown = words(cells)
+
+    def cell(kind: str, name: str, word: str) -> str:
+        right = ' style="text-align:right"' if name in _TO_THE_RIGHT else ' style="text-align:left"'
+        return f"<{kind}{right}>{html.escape(word)}</{kind}>"
+
+    head = "".join(cell("th", name, name) for name in shown[0])
+    body = "".join(f"<tr>{''.join(cell('td', *pair) for pair in line.items())}</tr>" for line in shown)
+    below = "".join(f"<p>{html.escape(remark)}</p>" for remark in remarks(cells))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
+
+
+def _with(value: str, half: float | None) -> str:
+    return value if half is None else f"{value} ± {half:.4f}"
+
+
+def _bytes(number: int) -> str:
+    if not number:
+        return "–"
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.0f} MB"

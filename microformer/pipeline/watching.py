@@ -108,7 +108,8 @@ def end_with_input(end: Any) -> None:
     """Calls `end` when standard input ends: whoever holds its other end has gone."""
 
     def wait() -> None:
-        while sys.stdin.buffer.read(1):
+        # Not the buffer's read: Python, when it ends, waits for the buffer, and gives up with a crash.
+        while os.read(sys.stdin.fileno(), 1):
             pass
         end()
 
