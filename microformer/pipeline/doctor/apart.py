@@ -18,7 +18,7 @@ from types import TracebackType
 
 from microformer import devices
 from microformer.errors import MicroformerError
-from microformer.pipeline.doctor.findings import Around, Finding, mend
+from microformer.pipeline.doctor.findings import Around, Finding, mend, note
 
 _PATIENCE = 2.0  # how long a process may take to end by itself, in seconds
 REPORT = "put the report below into a bug report."
@@ -35,6 +35,7 @@ class Check:
         writes: whether it needs a folder to write into.
         seconds: after which it is given up.
         hint: what to do where that happens, or where it ends the program.
+        optional: whether nothing depends on it, so that even then nothing has to be mended.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Check:
     writes: bool = False
     seconds: int | float = 60
     hint: str = REPORT
+    optional: bool = False
 
 
 def found_by(check: Check, around: Around) -> list[Finding]:
@@ -83,6 +85,10 @@ def _failed(error: BaseException) -> Finding:
     return mend(f"{type(error).__name__}: {lines[0][:300].rstrip('.')}{at}.", REPORT)
 
 
+def _lost(check: Check, said: str) -> list[Finding]:
+    return [(note if check.optional else mend)(said, check.hint, check.name)]
+
+
 def _left(check: Check, why: str) -> Finding:
     return Finding("left", f"not looked at: {why}", check=check.name)
 
@@ -113,13 +119,14 @@ class Apart:
         try:
             if not self._results.poll(check.seconds):
                 self.end()
-                found = [mend(f"nothing came of it in {check.seconds:.0f} s.", check.hint, check.name)]
+                found = _lost(check, f"nothing came of it in {check.seconds:g} s.")
             else:
                 return self._results.recv()
         except (EOFError, OSError):
             self._process.join()
-            said = f"the program ended while it was looked at: {_how(self._process.exitcode)}{self._said()}."
-            found = [mend(said, check.hint, check.name)]
+            found = _lost(
+                check, f"the program ended while it was looked at: {_how(self._process.exitcode)}{self._said()}."
+            )
         self.around = replace(self.around, fatal=self.around.fatal | {check.name})
         self._begin()
         return found

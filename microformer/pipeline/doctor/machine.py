@@ -71,13 +71,13 @@ def chosen_here(chosen: Settings) -> devices.Compute:
 def cores(around: Around) -> Iterator[Finding]:
     """How many cores a training may keep busy, what holds it back, and what else is busy."""
     usable, there = devices.usable_cores(), os.cpu_count() or 1
-    limits = [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS",) if os.environ.get(name)]
-    said = f"{usable} to compute on; the system counts {there}{''.join(f'; {one}' for one in limits)}"
-    without = _without_limit()
+    limit, without = os.environ.get("OMP_NUM_THREADS", ""), _without_limit()
     if without > usable:
-        yield note(f"{said}: {without} could be used.", "unset OMP_NUM_THREADS, unless you mean it.")
+        yield note(
+            f"OMP_NUM_THREADS={limit} leaves {usable} of {without} to compute on.", "unset it, unless you mean it."
+        )
     else:
-        yield ok(said)
+        yield ok(f"{usable} to compute on; the system counts {there}")
     if hasattr(os, "getloadavg") and (busy := os.getloadavg()[0]) > there + 0.5:
         yield note(
             f"in the last minute {busy:.1f} threads wanted these {there}.",
