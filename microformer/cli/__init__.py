@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Protocol
 from microformer import devices
 from microformer.cli import (
     check,
+    compare,
     corpora,
     doctor,
     eval,
@@ -182,12 +183,13 @@ _VERBS: dict[str, tuple[str, _Verb]] = {
     "inspect": ("look inside a run's model, on a page in the browser", inspect),
     "runs": ("the runs here: list, filter, sort; tag, delete, tell apart", runs),
     "report": ("runs, or a comparison, as one HTML page", report),
+    "compare": ("does it help? arms × seeds, intervals, a verdict", compare),
     "sweep": ("a search for better settings", sweep),
     "scaling": ("how the loss falls with size and time on this machine", scaling),
     "corpora": ("the corpora that have a name", corpora),
     "tokenize": ("a text's tokens and their ids", tokenize),
     "tokenizers": ("kinds and sizes of tokenizers on one text", tokenizers),
     "new": ("a start for a component of your own", new),
-    "doctor": ("whether all is well here, and what to do", doctor),
     "check": ("whether a component of your own does what its slot asks", check),
+    "doctor": ("whether all is well here, and what to do", doctor),
 }
