@@ -1,6 +1,6 @@
 """What each ingredient of the recipe `shakespeare_char` is worth: its loss after as many steps with all of them, and
-without each, three seeds, differences paired by seed with their 95% intervals (docs/experiments.md says how). The
-same steps, not the same seconds: what is slower has its seconds beside it.
+without each, three seeds, differences paired by seed with their 95% intervals, corrected for the number of arms
+(docs/experiments.md says how). The same steps, not the same seconds: what is slower has its seconds beside it.
 
 A regulariser's worth (leaving n-grams out) shows in longer trainings than this. Where bfloat16 is faster it is the
 precision of all arms but one, which tells what it costs.
@@ -31,7 +31,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
 
 
 def measure(options: shared.Options) -> dict[str, Any]:
-    """The table, and the losses by arm."""
+    """Losses and costs by arm."""
     from microformer import experiments, settings
     from microformer.corpora.named import find
 
@@ -44,8 +44,7 @@ def measure(options: shared.Options) -> dict[str, Any]:
     base = settings.resolve("shakespeare_char").changed({**often, "corpus": str(folder / "training.txt")})
     arms = [experiments.Arm(name if not change else f"without {name}", change) for name, change in WITHOUT.items()]
     cells = experiments.train_all(base, arms, [1] if options.quick else [1, 2, 3], folder, tell=_tell)
-    losses = {arm.name: [cell.loss for cell in cells if cell.arm == arm.name] for arm in arms}
-    return {"table": experiments.markdown(cells), "losses": losses}
+    return shared.of_arms(cells)
 
 
 def _tell(cell: Any) -> None:
@@ -54,7 +53,7 @@ def _tell(cell: Any) -> None:
 
 def page(found: dict[str, Any]) -> str:
     """The section of BENCHMARKS.md."""
-    return found["table"]
+    return shared.table(found)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What each attention, position, norm and feed-forward does to the loss: the default model with one component changed
-at a time, after 400 steps and after 40 seconds, three seeds, differences paired by seed with their 95% intervals
-(docs/experiments.md says how). One thread, kept on a core of its own (`taskset -c 1`); the other core was at work.
+at a time, after 400 steps and after 40 seconds, three seeds, differences paired by seed with their 95% intervals,
+corrected for the number of arms (docs/experiments.md says how): beside so many others only a large difference can be
+told from three seeds. One thread, kept on a core of its own (`taskset -c 1`); the other core was at work.
 
 The seconds count what a component costs, the steps don't. Feed-forwards of two matrices have an FF_DIM of 384, so that
 all have as many parameters. The arguments of sparse kinds were chosen for a context of 128 and not tuned; nor was the
@@ -45,7 +46,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 def measure(options: shared.Options) -> dict[str, Any]:
-    """A table a budget, and the losses by arm."""
+    """Losses and costs by arm, for each budget."""
     from microformer import experiments
     from microformer.settings import Settings
 
@@ -57,8 +58,7 @@ def measure(options: shared.Options) -> dict[str, Any]:
     for budget, setting in BUDGETS.items():
         base = Settings().changed({**quiet, **setting})
         cells = experiments.train_all(base, arms, [1] if options.quick else [1, 2, 3], folder, tell=_tell)
-        losses = {arm.name: [cell.loss for cell in cells if cell.arm == arm.name] for arm in arms}
-        found[budget] = {"table": experiments.markdown(cells), "losses": losses}
+        found[budget] = shared.of_arms(cells)
     return found
 
 
@@ -68,7 +68,7 @@ def _tell(cell: Any) -> None:
 
 def page(found: dict[str, Any]) -> str:
     """The section of BENCHMARKS.md."""
-    return "\n".join(f"After {budget}:\n\n{one['table']}" for budget, one in found.items())
+    return "\n".join(f"After {budget}:\n\n{shared.table(one)}" for budget, one in found.items())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -103,6 +103,39 @@ def in_turns(cases: Mapping[str, Callable[[], float]], turns: int) -> dict[str, 
         name: {"median": statistics.median(all_turns), "least": min(all_turns), "most": max(all_turns)}
         for name, all_turns in figures.items()
     }
+
+
+def of_arms(cells: Sequence[Any]) -> dict[str, Any]:
+    """What is kept of a comparison: by arm its losses, seed by seed, the median of steps and of seconds, and why it
+    failed, if it did."""
+    arms = dict.fromkeys(cell.arm for cell in cells)
+    of = {arm: [cell for cell in cells if cell.arm == arm] for arm in arms}
+    return {
+        "losses": {arm: [cell.loss for cell in of[arm]] for arm in arms if not any(cell.failed for cell in of[arm])},
+        "took": {arm: [statistics.median(getattr(cell, what) for cell in of[arm]) for what in ("steps", "seconds")]
+                 for arm in arms},
+        "failed": {arm: why for arm in arms if (why := next((cell.failed for cell in of[arm] if cell.failed), None))},
+    }  # fmt: skip
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The table of what `of_arms` kept: losses in nats a token, paired differences to the first arm with their 95%
+    intervals, corrected for the number of arms."""
+    from microformer.experiments import compare
+
+    losses = found["losses"]
+    compared = compare(losses)
+    seeds = len(next(iter(losses.values())))
+    lines = [f"| | loss, mean of {seeds} | difference | | steps | seconds |", "|---|---|---|---|---|---|"]
+    for number, (arm, (steps, seconds)) in enumerate(found["took"].items()):
+        if arm in found.get("failed", {}):
+            lines.append(f"| {arm} | failed: {found['failed'][arm]} | | | | |")
+            continue
+        one = compared[arm]
+        within = "" if one.within is None else f" ± {one.within:.4f}"
+        difference, verdict = (f"{one.difference:+.4f}{within}", one.said) if number else ("", "")
+        lines.append(f"| {arm} | {one.mean:.4f} | {difference} | {verdict} | {steps:,.0f} | {seconds:,.1f} |")
+    return "\n".join(lines) + "\n"
 
 
 def shown(figure: dict[str, float], form: str = ",.0f") -> str:

@@ -5,8 +5,8 @@ reads 32 at a time; the share of 2,000 examples held out that are answered witho
 Guessing is right once in 518,918,400 times.
 
 The text is the head of text8, read 64 characters at a time in the same order by all; differences are paired by seed
-with their 95% intervals (docs/experiments.md). A gradient that goes through two segments takes samples of twice the
-length, so `recurrent` has half as many in a batch. Each model has one thread on a core of its own.
+with their 95% intervals, corrected for the number of arms (docs/experiments.md): what the memories bring to this text
+can't be told from three seeds. A gradient that goes through two segments takes samples of twice the length, so `recurrent` has half as many in a batch. Each model has one thread on a core of its own.
 
 Needs text8-head.txt in the folder that MICROFORMER_CORPORA names. Interrupted, it goes on where it stopped
 (`benchmarks/.cells`).
@@ -48,7 +48,7 @@ TEXT_ARMS: dict[str, dict[str, Any]] = {
 
 
 def measure(options: shared.Options) -> dict[str, Any]:
-    """For the task each arm's shares, parameters and seconds; for the text its table."""
+    """For the task each arm's shares, parameters and seconds; for the text losses and costs."""
     seeds = [1] if options.quick else [1, 2, 3]
     return {"task": task(seeds), **text(seeds)}
 
@@ -73,15 +73,14 @@ def task(seeds: list[int]) -> list[dict[str, Any]]:
 
 
 def text(seeds: list[int]) -> dict[str, Any]:
-    """The table, and the losses by arm."""
+    """Losses and costs by arm."""
     from microformer import experiments
     from microformer.settings import Settings
 
     text8 = Path(os.environ["MICROFORMER_CORPORA"]) / "text8-head.txt"
     base = Settings().changed({**_QUIET, **TEXT, "corpus": str(text8)})
     cells = experiments.train_all(base, _arms(TEXT_ARMS), seeds, _folder("text"), tell=_tell)
-    losses = {name: [cell.loss for cell in cells if cell.arm == name] for name in TEXT_ARMS}
-    return {"table": experiments.markdown(cells), "losses": losses}
+    return shared.of_arms(cells)
 
 
 def _arms(changes: dict[str, dict[str, Any]]) -> list[Any]:
@@ -109,7 +108,7 @@ def page(found: dict[str, Any]) -> str:
         seconds = sum(one["seconds"] for one in cells) / len(cells)
         rows.append(f"| {name} | {cells[0]['parameters']:,} | {exact} | {cells[0]['steps']:,} | {seconds:.0f} |")
     return "\n".join(
-        ["Copying:", "", *rows, "", f"text8's head, after {TEXT['max_steps']:,} steps:", "", found["table"]]
+        ["Copying:", "", *rows, "", f"text8's head, after {TEXT['max_steps']:,} steps:", "", shared.table(found)]
     )
 
 

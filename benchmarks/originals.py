@@ -2,7 +2,8 @@
 
 Two layers, 128 wide, context 128, 400 steps of 32 sequences of Tiny Shakespeare, AdamW to 0.002 with a warm-up of a
 tenth, no dropout; two seeds. Each line is the one above it with one change; the difference is to that line, with its
-95% interval (docs/experiments.md says how). One thread, kept on a core of its own (`taskset -c 1`).
+95% interval, corrected for their number (docs/experiments.md says how). One thread, kept on a core of its own
+(`taskset -c 1`).
 
 The time of a step is told as a share of GPT-1's, measured in turns, one thread, median of 15 rounds.
 
@@ -13,6 +14,7 @@ With `--nanogpt PATH` upstream nanoGPT trains a model, which is imported: its lo
 the one that nanoGPT itself computes on the same windows, in float32.
 """
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -62,10 +64,9 @@ def measure(options: shared.Options) -> dict[str, Any]:
         arms.append(experiments.Arm(name, changes))
     cells = experiments.train_all(Settings().changed(BASE), arms, [1] if options.quick else [1, 2], folder, tell=_tell)
     losses = {arm.name: [cell.loss for cell in cells if cell.arm == arm.name] for arm in arms}
-    within = list(experiments.compare(losses).values())[-1].within
     sizes = {cell.arm: json.loads((cell.run / "run.json").read_text("utf-8"))["parameters"] for cell in cells}
     steps = _steps({arm.name: arm.settings(Settings().changed(BASE), 1) for arm in arms}, 3 if options.quick else 15)
-    found = {"losses": losses, "within": within, "parameters": sizes, "steps": steps}
+    found = {"losses": losses, "parameters": sizes, "steps": steps}
     return {**found, "nanogpt": _beside_nanogpt(options.nanogpt) if options.nanogpt else None}
 
 
@@ -161,13 +162,29 @@ def _run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+def _within(losses: list[list[float]]) -> float | None:
+    """Half the width of the 95% interval of a line's difference to the one above: as in experiments/intervals.py, for
+    differences of which each shares a line with its neighbours. None for one seed."""
+    from microformer.experiments.intervals import student
+
+    seeds, number = len(losses[0]), len(losses) - 1
+    if seeds < 2:
+        return None
+    pairs = itertools.pairwise(losses)
+    differences = [[y - x for x, y in zip(one, other, strict=True)] for one, other in pairs]
+    pooled = statistics.fmean(statistics.variance(one) for one in differences)
+    # Satterthwaite: the differences' covariances are 2 on the diagonal and -1 beside it.
+    degrees = (seeds - 1) * (2 * number) ** 2 / (6 * number - 2)
+    return student(1 - 0.05 / (2 * number), degrees) * (pooled / seeds) ** 0.5
+
+
 def page(found: dict[str, Any]) -> str:
     """The section of BENCHMARKS.md, and the table of docs/originals.md."""
     lines = ["| | loss | difference | parameters | a step |", "|---|---|---|---|---|"]
-    before = None
+    before, half = None, _within([found["losses"][name] for name, _, _ in STEPS])
+    within = "" if half is None else f" ± {half:.4f}"
     for name, _, _ in STEPS:
         loss = sum(found["losses"][name]) / len(found["losses"][name])
-        within = "" if found["within"] is None else f" ± {found['within']:.4f}"
         difference = "" if before is None else f"{loss - before:+.4f}{within}"
         size, step = found["parameters"][name], found["steps"][name]
         lines.append(f"| {name} | {loss:.4f} | {difference} | {size:,} | {step:.2f} |")
