@@ -299,10 +299,10 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    """A run's row. Of one that has not ended, what is known so far."""
+    """A run's row. Of one that did not come to its end, what is known so far."""
     info, latest = run.info, run.latest
     ended, figures = info["ended"] or {}, info.get("figures") or {}
-    if not ended:
+    if not figures:  # it goes on, was killed, or diverged
         validated = [(row["val_loss"], row["step"]) for row in run.metrics if "val_loss" in row]
         best, step = min(validated, default=(None, None))
         figures = {"val_loss": best, "best_step": step, "train_loss": latest.get("train_loss")}

@@ -211,19 +211,22 @@ def again(run: Run) -> Again:
 def _notes(run: Run, legs: int) -> list[str]:
     info = run.info
     clock = any(leg.get("max_minutes") for leg in info["legs"])
+    fingerprint = str(info["data"]["fingerprint"])[:12]
     notes = [
-        f"The text must be the same: its fingerprint begins with {str(info['data']['fingerprint'])[:12]}. "
-        "Another is refused."
+        f"The text must be the same: its fingerprint begins with {fingerprint}, and the first form refuses another."
     ]
     if clock:
         notes.append(
-            "Its schedule ran over the clock: schedule.json beside run.json has what it came to, and a repetition "
-            "follows that; a new run on another machine takes as many steps as that machine does."
+            "Its schedule ran over the clock: schedule.json beside run.json has what it came to, and the first form "
+            "follows that; the second takes as many steps as the machine does in that time."
         )
-    else:
-        notes.append("On the same machine, with the same versions and threads, the repetition is equal to the bit.")
     if legs > 1:
-        notes.append(f"It was trained in {legs} legs: its budget was changed on the way. Repeated, it runs in one go.")
+        notes.append(
+            f"It was trained in {legs} legs, its budget changed on the way: the second form goes through them, the "
+            "first runs in one go."
+        )
+    elif not clock:
+        notes.append("On the same machine, with the same versions and threads, the same numbers come out to the bit.")
     if info.get("from"):
         notes.append(f"It began with the weights of the run {info['from']['run']} ({info['from']['checkpoint']}).")
     if info.get("code"):
