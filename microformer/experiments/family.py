@@ -18,7 +18,7 @@ from typing import Any
 
 from microformer import files
 from microformer.experiments import drawing
-from microformer.experiments.laws import Law, fit
+from microformer.experiments.laws import EXPONENTS, Law, fit
 from microformer.settings import Settings
 
 MINUTES = (1, 5, 20, 60)
@@ -51,7 +51,7 @@ class Size:
         return found
 
 
-def _divisor(number: int, wanted: float) -> int:
+def _divisor(number: int, wanted: int | float) -> int:
     """The divisor of a number that is nearest to what is wanted, as a ratio."""
     return min(
         (one for one in range(1, number + 1) if number % one == 0),
@@ -101,7 +101,7 @@ class Best:
         largest: whether the largest of the family may be best: a larger one may be better.
     """
 
-    seconds: float
+    seconds: int | float
     size: str
     between: tuple[str, str]
     loss: float
@@ -121,6 +121,7 @@ class Scaling:
         cells: the trainings.
         budget, used: seconds that were given, and taken.
         failed: the sizes that could not be trained on, and why.
+        missing: trainings for which no time was left, on a machine that became slower.
         text_tokens: of the training part.
         base_name: what the base is called.
         folder: where it is kept.
@@ -131,6 +132,7 @@ class Scaling:
     budget: float
     used: float
     failed: Mapping[str, str] = field(default_factory=dict)
+    missing: int = 0
     text_tokens: int = 0
     base_name: str | None = None
     folder: Path = Path()
@@ -152,19 +154,22 @@ class Scaling:
 
     @cached_property
     def rising(self) -> dict[str, int]:
-        """The sizes whose loss is higher after a longer budget, and the first such: they learn the text by heart."""
+        """The sizes whose loss is higher after more of a text that they have read before, and from which tokens on:
+        they learn it by heart."""
         found = {}
         for size, own in self.of.items():
-            for before, one in itertools.pairwise(own):
-                if one.loss > _RISES * min(other.loss for other in own if other.level <= before.level):
-                    found[size] = one.level
+            least = math.inf
+            for one in sorted(own, key=lambda one: one.tokens):
+                if one.loss > _RISES * least and self._times(one.tokens) > 1:
+                    found[size] = one.tokens
                     break
+                least = min(least, one.loss)
         return found
 
     @cached_property
     def learning(self) -> list[Measured]:
         """The trainings that the law describes."""
-        return [one for one in self.cells if one.level < self.rising.get(one.size, 1 << 30)]
+        return [one for one in self.cells if one.tokens < self.rising.get(one.size, math.inf)]
 
     @cached_property
     def law(self) -> Law | None:
@@ -202,7 +207,7 @@ class Scaling:
         """Tokens a second of a size."""
         return statistics.median(one.tokens_per_second for one in self.cells if one.size == size)
 
-    def best(self, seconds: float) -> Best | None:
+    def best(self, seconds: int | float) -> Best | None:
         """The best size for a time; None where nothing can be said."""
         sizes = {size: own[0].parameters for size, own in self.of.items()}
         # One that learns by heart by then is past the law, and worse than it says.
@@ -225,7 +230,7 @@ class Scaling:
             self._times(points[best][1]), high == list(sizes)[-1],
         )  # fmt: skip
 
-    def _measured_best(self, seconds: float, sizes: Sequence[str]) -> Best | None:
+    def _measured_best(self, seconds: int | float, sizes: Sequence[str]) -> Best | None:
         """The best size between the times that were measured, by the line through each size's losses."""
         losses = {size: loss for size in sizes if (loss := _between(self.of[size], seconds)) is not None}
         if not losses:
@@ -237,12 +242,12 @@ class Scaling:
             best == list(self.of)[-1],
         )  # fmt: skip
 
-    def _times(self, tokens: float) -> float:
+    def _times(self, tokens: int | float) -> float:
         """How often the text is read by so many tokens."""
         return tokens / max(1, self.text_tokens)
 
     def _rises_at(self, size: str) -> float:
-        return next(one.seconds for one in self.of[size] if one.level == self.rising[size])
+        return self.rising[size] / self.speed(size)
 
     def bests(self) -> list[Best]:
         """The best size for 1, 5, 20 and 60 minutes, as far as something can be said."""
@@ -313,16 +318,17 @@ class Scaling:
             (self.by_seconds, "t", "t seconds of this machine"),
         )
         for law, quantity, unit in frontiers:
-            if law is not None:
-                low, high = law.exponent_interval(0)
+            if law is None:
+                continue
+            low, high = law.exponent_interval(0)
+            if EXPONENTS[0] < 0.99 * low and 1.01 * high < EXPONENTS[1]:  # else anything would fit
                 lines.append(
                     f"the lowest losses: L({quantity}) = {law.floor:.3f} + {law.factors[0]:.3g} / "
                     f"{quantity}^{law.exponents[0]:.3f}, {unit}; 95%: exponent {low:.2f} to {high:.2f}."
                 )
-        for size, level in self.rising.items():
-            one = next(one for one in self.of[size] if one.level == level)
+        for size, tokens in self.rising.items():
             lines.append(
-                f"{size} gets worse from {one.seconds:,.0f} s on, {self._times(one.tokens):.1f} times through the "
+                f"{size} gets worse from {self._rises_at(size):,.0f} s on, {self._times(tokens):.1f} times through the "
                 "text: it learns it by heart. More text or DROPOUT would help; no law is fitted to that."
             )
         most = max((self._times(one.tokens) for one in self.cells), default=0.0)
@@ -330,6 +336,9 @@ class Scaling:
             lines.append(
                 f"the text was read up to {most:.0f} times: from the fifth on it teaches less than the law says."
             )
+        if self.missing:
+            few = "1 training is" if self.missing == 1 else f"{self.missing} trainings are"
+            lines.append(f"{few} missing: the machine became slower than it was when the time was divided.")
         lines += [f"{size} was left out: {reason}." for size, reason in self.failed.items()]
         return lines
 
@@ -450,7 +459,7 @@ def _plain(best: Best) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values}
 
 
-def _between(own: Sequence[Measured], seconds: float) -> float | None:
+def _between(own: Sequence[Measured], seconds: int | float) -> float | None:
     """The loss at a time, on the line through its neighbours over the logarithm of time."""
     for before, after in itertools.pairwise(own):
         if before.seconds <= seconds <= after.seconds:

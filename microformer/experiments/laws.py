@@ -22,9 +22,9 @@ from microformer.experiments.extra import needed
 
 Number = int | float
 _WIDTH = 0.01
-_DRAWS = 300
+_DRAWS = 200
 # α, β and b: a term that falls slower is a constant, one that falls faster is gone.
-_EXPONENT = (0.02, 3.0)
+EXPONENTS = (0.02, 3.0)
 
 
 @dataclass(frozen=True)
@@ -84,20 +84,20 @@ class Law:
 
 
 def fit(
-    quantities: Sequence[Sequence[Number]], losses: Sequence[float], draws: int = _DRAWS, seed: int = 0
+    quantities: Sequence[Sequence[Number]], losses: Sequence[float], draws: int | None = None, seed: int = 0
 ) -> Law | None:
     """The law of some losses; None where they are too few to say anything about it.
 
     Args:
         quantities: for each loss (N, D), or (x,), all above 0.
         losses: above 0.
-        draws: how often they are drawn again.
+        draws: how often they are drawn again; None: 200 times.
         seed: of the draws: the same losses give the same law.
     """
     logs, wanted = np.log(np.asarray(quantities, dtype=float)), np.log(np.asarray(losses, dtype=float))
     number = 1 + 2 * logs.shape[1]
-    # A law of one quantity by four losses is thin, and said so by its interval; fewer fit anything.
-    if len(wanted) < number + 1 or any(len(set(column.round(6))) < 3 for column in logs.T):
+    # By fewer the residuals say nothing of the noise.
+    if len(wanted) < number + 2 or any(len(set(column.round(6))) < 3 for column in logs.T):
         return None
     units = logs.mean(axis=0)
     scaled = logs - units
@@ -106,7 +106,7 @@ def fit(
     spread = (residuals - residuals.mean()) * np.sqrt(len(wanted) / (len(wanted) - number))
     random = np.random.default_rng(seed)
     drawn = []
-    for _ in range(draws):
+    for _ in range(_DRAWS if draws is None else draws):
         again = np.log(_loss(best, scaled)) + random.choice(spread, len(wanted))
         drawn.append(_fitted(best, scaled, again)[0])
     return Law(
@@ -145,8 +145,8 @@ def _fitted(start: Any, scaled: Any, wanted: Any) -> tuple[Any, float]:
     """The numbers nearest to a start that make the residuals small, and how small."""
     optimize = needed("scipy.optimize")
     quantities = scaled.shape[1]
-    low = [-20.0] + [-20.0, _EXPONENT[0]] * quantities
-    high = [float(wanted.min())] + [20.0, _EXPONENT[1]] * quantities
+    low = [-20.0] + [-20.0, EXPONENTS[0]] * quantities
+    high = [float(wanted.min())] + [20.0, EXPONENTS[1]] * quantities
 
     def residuals(packed: Any) -> Any:
         return np.log(_loss(packed, scaled)) - wanted
@@ -162,6 +162,7 @@ def _fitted(start: Any, scaled: Any, wanted: Any) -> tuple[Any, float]:
 
     inside = np.clip(start, np.array(low) + 1e-6, np.array(high) - 1e-6)
     found = optimize.least_squares(
-        residuals, inside, slopes, bounds=(low, high), loss="huber", f_scale=_WIDTH, x_scale="jac", max_nfev=300
-    )
+        residuals, inside, slopes, bounds=(low, high), loss="huber", f_scale=_WIDTH, x_scale="jac",
+        ftol=1e-7, xtol=1e-7, max_nfev=100,
+    )  # fmt: skip
     return found.x, float(found.cost)

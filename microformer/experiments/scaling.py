@@ -39,6 +39,8 @@ _SHORTEST = 4.0  # seconds of a training
 _FEWEST = 50  # steps
 # Of the whole time, what is kept back for what was not foreseen.
 _RESERVE = 0.03
+# No training begins that would lead so far beyond it, on a machine that became slower.
+_MOST = 1.15
 # What a start, a validation and an end take, in seconds, where nothing is known yet.
 _AROUND = 6.0
 
@@ -132,6 +134,7 @@ def scale(
         budget=budget,
         used=state.used,
         failed=dict(state.failed),
+        missing=len(state.missing),
         text_tokens=data.manifest["train"]["tokens"],
         base_name=base_name,
         folder=output,
@@ -149,6 +152,7 @@ class _State:
         around: by size, the seconds that a training takes besides its steps.
         cells: the trainings that have ended.
         failed: the sizes that can't be trained, and why.
+        missing: size, budget and seed of the trainings for which no time was left.
         used: seconds so far.
         number: how many budgets there will be.
     """
@@ -159,6 +163,7 @@ class _State:
     around: dict[str, float] = field(default_factory=dict)
     cells: list[dict[str, Any]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    missing: list[list[Any]] = field(default_factory=list)
     used: float = 0.0
     number: int = 0
 
@@ -184,7 +189,7 @@ class _Work:
             self.state = self._read(what)
         self.began = time.monotonic() - self.state.used
         # A size that failed is tried again by the next call.
-        self.state.failed = {}
+        self.state.failed, self.state.missing = {}, []
 
     def _read(self, what: dict[str, Any]) -> _State:
         plain = files.read_json(self.path)
@@ -289,6 +294,10 @@ class _Work:
             (one["size"], one["level"], one["seed"]) == (str(size), level, seed) for one in state.cells
         ):
             return
+        lasts = steps * state.speeds[str(size)] + state.around[str(size)]
+        if time.monotonic() - self.began + lasts > _MOST * self.budget:
+            state.missing.append([str(size), level, seed])
+            return
         changes = {"max_steps": steps, "epochs": 0.0, "max_minutes": 0.0, "eval_every": steps}
         cell, wall = self._timed(size, seed, changes, f"{level + 1}")
         if cell.failed:
@@ -337,9 +346,9 @@ def _step_seconds(cell: Cell) -> float:
     return max(1e-6, last["seconds"] / last["step"])
 
 
-def spoken(seconds: float) -> str:
+def spoken(seconds: int | float) -> str:
     """A time as one says it."""
-    if seconds < 90:
+    if seconds < 180:
         return f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
