@@ -302,7 +302,7 @@ def _row(run: Run) -> dict[str, Any]:
     """A run's row. Of one that did not come to its end, what is known so far."""
     info, latest = run.info, run.latest
     ended, figures = info["ended"] or {}, info.get("figures") or {}
-    if not figures:  # it goes on, was killed, or diverged
+    if not ended or not figures:  # it goes on, was killed, or diverged; figures may be those before it was resumed
         validated = [(row["val_loss"], row["step"]) for row in run.metrics if "val_loss" in row]
         best, step = min(validated, default=(None, None))
         figures = {"val_loss": best, "best_step": step, "train_loss": latest.get("train_loss")}

@@ -75,6 +75,16 @@ def test_a_run_that_has_not_ended_has_the_figures_so_far(here):
     assert (row["val_loss"], row["best_step"]) == (2.9, 2)
 
 
+def test_a_run_that_diverged_has_its_figures_up_to_there(here):
+    path = Path("runs/wide/run.json")
+    info = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(
+        json.dumps({**info, "figures": None, "ended": {**info["ended"], "how": "diverged"}}), encoding="utf-8"
+    )
+
+    assert (runs("wide")[0]["ended"], runs("wide")[0]["val_loss"]) == ("diverged", 1.7)
+
+
 def test_a_damaged_run_is_left_out_and_said(here, capsys):
     Path("runs/wide/run.json").write_text("{", encoding="utf-8")
     info = json.loads(Path("runs/blind/run.json").read_text(encoding="utf-8"))

@@ -65,7 +65,8 @@ def ending(run: Run) -> str:
 
 def headline(run: Run) -> dict[str, Any]:
     """The main figures, of the best validation; of a run that has not ended, so far."""
-    figures = run.info.get("figures") or {}
+    # Of a run that goes on after it was resumed they are those before.
+    figures = (run.info.get("figures") or {}) if run.info["ended"] else {}
     loss, bits, step = figures.get("val_loss"), figures.get("bits_per_char"), figures.get("best_step")
     if not figures:
         validated = [(row["val_loss"], row["step"]) for row in run.metrics if "val_loss" in row]
@@ -86,7 +87,7 @@ def beside(run: Run) -> list[Measured]:
     """The baselines and the run's own loss, the highest first."""
     figures = run.info.get("figures") or {}
     losses = {name: float(loss) for name, loss in run.baselines.items()}
-    own = figures.get("val_loss")
+    own = headline(run)["loss"]
     if own is None or not losses:
         return []
     scale, top = figures.get("bits_per_nat"), max(*losses.values(), own)
