@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import ill_checks
@@ -209,6 +210,26 @@ def test_a_full_disk_under_temporary_files_is_told_as_theirs(alone):
 
     assert found.said == f"temporary files can't be written in {alone / 'temporary'}: No space left on device."
     assert "TMPDIR" in found.hint
+
+
+def test_a_command_that_is_killed_leaves_nothing_behind_either(alone):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(doctor.__file__).parents[3]),
+        "TMPDIR": str(alone / "temporary"),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "microformer", "doctor"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline().startswith("ok    python")
+        assert len(list((alone / "temporary").iterdir())) == 1
+        killed.kill()
+
+    deadline = time.monotonic() + 60
+    while list((alone / "temporary").iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list((alone / "temporary").iterdir()) == []
 
 
 # -------------------------------------------------------------------------------------------------------- installation

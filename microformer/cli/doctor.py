@@ -4,8 +4,12 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from microformer.errors import BROKEN
@@ -26,16 +30,34 @@ def add(verb: argparse.ArgumentParser) -> None:
 def act(args: argparse.Namespace) -> int:
     from microformer.pipeline import doctor
 
-    if args.json:
-        report = doctor.examine()
-        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
-        return 0 if report.healthy else BROKEN
-    with _Waiting() as waiting:
-        report = doctor.examine(
-            begun=waiting.show, found=lambda finding: print(waiting.cleared(_line(finding)), flush=True)
-        )
+    with _ended_in_order():
+        if args.json:
+            report = doctor.examine()
+            print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+            return 0 if report.healthy else BROKEN
+        with _Waiting() as waiting:
+            report = doctor.examine(waiting.show, lambda finding: print(waiting.cleared(_line(finding)), flush=True))
     print(f"\n{report.verdict[0].upper()}{report.verdict[1:]}. For a bug report, paste this into it:\n\n{report.paste}")
     return 0 if report.healthy else BROKEN
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """While inside, a closed window or a termination takes away first what was begun, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may take signals
+        return
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    ending = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, leave) for number in ending}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _line(finding: "Finding") -> str:

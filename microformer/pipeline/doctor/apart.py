@@ -6,8 +6,10 @@ for ever: neither can be caught where it happens.
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -180,9 +182,11 @@ def _look(checks: Sequence[Check], around: Around, output: Path | None, results:
     """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to answer, who ends this
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    threading.Thread(target=_end_with_the_caller, args=(around.scratch,), daemon=True).start()
     said = os.open(output or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(said, stream)
+    os.close(said)
     if around.scratch is not None:
         # What libraries would keep in the user's folders.
         kept = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton", "MPLCONFIGDIR": "matplotlib"}
@@ -196,6 +200,19 @@ def _look(checks: Sequence[Check], around: Around, output: Path | None, results:
             results.send(found_by(check, around))
         except OSError:
             return  # the caller has gone
+
+
+def _end_with_the_caller(scratch: Path | None) -> None:
+    """Where the caller is killed, nobody waits for what is found, and nobody else takes away what was written."""
+    caller = multiprocessing.parent_process()
+    if caller is None:
+        return
+    caller.join()
+    for stream in (1, 2):
+        os.close(stream)  # Windows removes no file that is open
+    if scratch is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(1)
 
 
 def _how(code: int | None) -> str:
