@@ -146,7 +146,7 @@ def train_all(
             data[name] = error  # the others go on
     if parallel > 1:
         found = [(of_arms[name], one) for name, one in data.items() if not isinstance(one, MicroformerError)]
-        _check_room([_settled(*pair, threads) for pair in found], [one for _, one in found], parallel)
+        check_room(found, parallel)
     code, stop = code_hash(), threading.Event()
 
     def trained(arm: Arm, seed: int) -> Cell:
@@ -368,10 +368,11 @@ def _chosen(device: str, precision: str, threads: int, width: int, tokens: int) 
     return devices.choose(device, precision, threads, width=width, tokens=tokens)
 
 
-def _check_room(chosen: Sequence[Settings], data: Sequence[corpora.Prepared], parallel: int) -> None:
-    """Raises SettingsError where so many of these at once take more memory than there is."""
+def check_room(found: Sequence[tuple[Settings, corpora.Prepared]], parallel: int) -> None:
+    """Raises SettingsError where so many at once of these settings, on their data, take more memory than there is."""
     needed = 0
-    for one, text in zip(chosen, data, strict=True):
+    for chosen, text in found:
+        one = _settled(chosen, text, share_of_cores(parallel))
         model = model_spec(one, text.tokenizer.vocab_size, min(one.model.max_seq_len, len(text.train) - 1))
         needed = max(needed, _BESIDES + (sum(least_memory(model, one)) if one.machine.device == "cpu" else 0))
     there = devices.memory_available()
