@@ -6,6 +6,7 @@
       metrics.jsonl    one line a logged step
       tags.json        words that the user gave it
       code/            the files of the user's own components, if there are any
+      tensorboard/, wandb/  what a tracker keeps, if there is one
       probes/          what the model did with one text, every so many steps; a file a step
       checkpoints/     index.json names the folder of `last`, of `best`, and of each snapshot
 

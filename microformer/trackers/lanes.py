@@ -125,8 +125,9 @@ class Trackers:
     def histogram(self, step: int, name: str, counts: Any, edges: Any) -> None:
         self._put(lambda one: one.histogram(step, name, counts, edges))
 
-    def end(self, how: str, limit: float = LIMIT) -> None:
-        """Ends all that began, and waits until they have taken everything, or for so many seconds."""
+    def end(self, how: str, limit: float | None = None) -> None:
+        """Ends all that began, and waits until they have taken everything, or for so many seconds (LIMIT)."""
+        limit = LIMIT if limit is None else limit
         for lane in self.lanes:
             lane.put_last(lambda one: one.end(how))
         until, told = time.monotonic() + limit, False

@@ -60,11 +60,16 @@ def cut_back(folder: Path, id: str, step: int) -> int:
         data = path.read_bytes()
         online = not path.parent.name.startswith("offline-")
         sent = online or path.with_name(path.name + ".synced").exists()
+        end = len(data)
         for before, items in history(data):
             at = int(items["_step"])
             if at > step and not sent:
-                with atomic_file(path) as partial:  # the old one may still be open in a process that dies
-                    partial.write_bytes(data[:before])
+                end = before
                 break
             last = max(last, at)
+        if not sent:
+            # Where there is nothing to cut too: a process that a killed training left may still be writing into the old
+            # file, which is nobody's from here on.
+            with atomic_file(path) as partial:
+                partial.write_bytes(data[:end])
     return last

@@ -1,8 +1,10 @@
 """Trackers beside a training: one that fails or hangs is neither the training's affair nor the others'."""
 
 import errno
+import re
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,6 +210,21 @@ def test_a_tracker_that_only_takes_figures_is_enough(tmp_path, capsys):
     all_of_them.end("finished")
 
     assert capsys.readouterr().out.splitlines() == ["1 1.0", "2 0.5"]
+
+
+def test_the_tracker_of_the_docs_does_what_it_says(tmp_path, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "trackers.md").read_text(encoding="utf-8")
+    (block,) = [one for one in re.findall(r"```python\n(.*?)```", page, re.S) if "class Table" in one]
+    made = {}
+    exec(block.split("\n\n\ntrain(")[0], made)
+    all_of_them = Trackers([made["Table"]()])
+    all_of_them.begin(about(tmp_path))
+    all_of_them.scalars(1, {"train_loss": 2.0})
+    all_of_them.scalars(2, {"val_loss": 1.5})
+    all_of_them.end("finished")
+
+    assert (tmp_path / "table.csv").read_text() == "2,1.5\n"
+    assert capsys.readouterr().err == ""
 
 
 def test_a_package_that_is_missing_is_an_error_with_the_command_that_brings_it(monkeypatch):

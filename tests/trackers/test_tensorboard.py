@@ -2,24 +2,17 @@
 
 import errno
 import io
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing import plugin_event_accumulator
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tracked import points, tensorboard
 
 from microformer.errors import FileError
 from microformer.trackers import About
 from microformer.trackers.tensorboard import TensorBoard
-
-ALL = {"scalars": 0, "images": 0, "tensors": 0, "histograms": 0}
-
-
-def read(folder):
-    found = EventAccumulator(str(folder / "tensorboard"), size_guidance=ALL)
-    found.Reload()
-    return found
 
 
 def of_the_page(folder):
@@ -35,10 +28,6 @@ def begun(folder, step=0, rows=()):
     return tracker
 
 
-def points(found, tag):
-    return [(event.step, event.value) for event in found.Scalars(tag)]
-
-
 def test_what_is_written_is_what_tensorboard_reads(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (12, 8, 3)).astype(np.uint8)
     tracker = begun(tmp_path)
@@ -49,7 +38,7 @@ def test_what_is_written_is_what_tensorboard_reads(tmp_path):
     tracker.histogram(2, "weights/embed", np.array([1, 3]), np.array([0.0, 1.0, 2.0]))
     tracker.end("finished")
 
-    found = read(tmp_path)
+    found = tensorboard(tmp_path)
     assert points(found, "metrics/train_loss") == [(1, 4.0), (2, 3.5)]
     assert points(found, "grad_norm/embed") == [(1, 0.5)]
     assert found.Tensors("sample")[0].tensor_proto.string_val == [b"    # Not a heading\n    <b>"]
@@ -72,7 +61,7 @@ def test_what_came_after_the_step_that_is_resumed_is_gone_and_what_got_lost_is_t
     second = begun(tmp_path, 3, rows)
     second.scalars(4, {"train_loss": 40.0})
 
-    found = read(tmp_path)
+    found = tensorboard(tmp_path)
     assert points(found, "metrics/train_loss") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
     assert points(found, "metrics/tokens") == [(1, 1.0), (2, 2.0), (3, 3.0)]
     shown = of_the_page(tmp_path)
@@ -89,21 +78,21 @@ def test_a_record_that_a_kill_cut_short_is_made_again(tmp_path):
 
     begun(tmp_path, 2, [{"step": 1, "train_loss": 1.0}, {"step": 2, "train_loss": 2.0}])
 
-    assert points(read(tmp_path), "metrics/train_loss") == [(1, 1.0), (2, 2.0)]
+    assert points(tensorboard(tmp_path), "metrics/train_loss") == [(1, 1.0), (2, 2.0)]
 
 
 def test_one_that_begins_in_the_middle_of_a_run_has_the_figures_from_before(tmp_path):
     tracker = begun(tmp_path, 2, [{"step": 1, "train_loss": 1.0}, {"step": 2, "train_loss": 2.0}])
     tracker.scalars(3, {"train_loss": 3.0})
 
-    assert points(read(tmp_path), "metrics/train_loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert points(tensorboard(tmp_path), "metrics/train_loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
 
 def test_resumed_from_the_very_beginning_nothing_is_there_twice(tmp_path):
     begun(tmp_path).scalars(1, {"train_loss": 9.0})
     begun(tmp_path, 0).scalars(1, {"train_loss": 1.0})
 
-    assert points(read(tmp_path), "metrics/train_loss") == [(1, 1.0)]
+    assert points(tensorboard(tmp_path), "metrics/train_loss") == [(1, 1.0)]
 
 
 def test_a_full_disk_is_an_error_at_once(tmp_path, monkeypatch):
@@ -112,7 +101,7 @@ def test_a_full_disk_is_an_error_at_once(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setitem(vars(__import__("sys").modules[TensorBoard.__module__]), "open", full)
+    monkeypatch.setitem(vars(sys.modules[TensorBoard.__module__]), "open", full)
     with pytest.raises(FileError, match="No space left"):
         tracker.scalars(1, {"train_loss": 1.0})
 

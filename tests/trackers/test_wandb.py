@@ -1,6 +1,5 @@
 """W&B's files of offline runs, read back with W&B's own records; and what happens where its server is not to be had."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,27 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tracked import alone, wandb_parts
 
 from microformer.errors import TrackerError
-from microformer.trackers import About, Trackers, wandb_files
+from microformer.trackers import About, Trackers
 from microformer.trackers.wandb import WandB
 
-TIMES = ("_runtime", "_timestamp")
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    """Nothing of the user's is read or written, and nothing is sent."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    home.mkdir()
-    for name in ("HOME", "USERPROFILE", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "NETRC"):
-        monkeypatch.setenv(name, str(home))
-    monkeypatch.setenv("NETRC", str(home / "netrc"))
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+def by_itself(tmp_path, monkeypatch):
+    alone(monkeypatch, tmp_path / "home")
 
 
 def begun(folder, step=0, rows=()):
@@ -40,19 +30,8 @@ def begun(folder, step=0, rows=()):
     return tracker
 
 
-def parts(folder):
-    """What each part of the run has logged, in the order in which they were begun."""
-    found = []
-    for path in sorted((folder / "wandb").glob("offline-run-*/run-*.wandb")):
-        logged = [items for _, items in wandb_files.history(path.read_bytes())]
-        found.append(
-            [{k: json.loads(v) for k, v in one.items() if k not in ("_runtime", "_timestamp")} for one in logged]
-        )
-    return found
-
-
 def steps(folder):
-    return [[one["_step"] for one in part] for part in parts(folder)]
+    return [[one["_step"] for one in part] for part in wandb_parts(folder)]
 
 
 def test_what_is_logged_is_in_the_file(tmp_path):
@@ -65,7 +44,7 @@ def test_what_is_logged_is_in_the_file(tmp_path):
     tracker.scalars(2, {"train_loss": 3.5})
     tracker.end("finished")
 
-    (part,) = parts(tmp_path)
+    (part,) = wandb_parts(tmp_path)
     assert part[0] == {"_step": 1, "train_loss": 4.25, "grad_norm/embed": 0.5}
     assert (part[1]["_step"], part[1]["train_loss"]) == (2, 3.5)
     assert (part[1]["weights/embed.values"], part[1]["weights/embed.bins"]) == ([1, 3], [0, 1, 2])
@@ -115,7 +94,7 @@ def test_until_the_step_that_is_resumed_nothing_is_lost_and_nothing_is_there_twi
     second.scalars(4, {"train_loss": 40.0})
     second.end("finished")
 
-    assert [[(one["_step"], one["train_loss"]) for one in part] for part in parts(tmp_path)] == [
+    assert [[(one["_step"], one["train_loss"]) for one in part] for part in wandb_parts(tmp_path)] == [
         [(1, 1.0), (2, 2.0)],
         [(3, 3.0), (4, 40.0)],
     ]
