@@ -6,7 +6,8 @@ Guessing is right once in 518,918,400 times.
 
 The text is the head of text8, read 64 characters at a time in the same order by all; differences are paired by seed
 with their 95% intervals, corrected for the number of arms (docs/experiments.md): what the memories bring to this text
-can't be told from three seeds. A gradient that goes through two segments takes samples of twice the length, so `recurrent` has half as many in a batch. Each model has one thread on a core of its own.
+can't be told from three seeds. A gradient that goes through two segments takes samples of twice the length, so
+`recurrent` has half as many in a batch. Each model has one thread on a core of its own.
 
 Needs text8-head.txt in the folder that MICROFORMER_CORPORA names. Interrupted, it goes on where it stopped
 (`benchmarks/.cells`).

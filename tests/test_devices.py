@@ -616,3 +616,21 @@ def test_little_work_is_done_by_one_thread_and_the_others_are_there_again_after_
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_most_memory_that_was_held_is_known_when_it_is_given_back():
+    held = bytearray(200_000_000)
+    held[::4096] = b"x" * len(held[::4096])  # each page is used
+    during = devices.peak_memory()
+    del held
+    after = devices.peak_memory()
+
+    assert during is not None
+    assert after is not None
+    assert during > 200_000_000
+    assert after > 0.99 * during  # the system counts in pieces
+
+
+def test_on_cuda_it_is_the_tensors_of_the_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 12345)
+    assert devices.peak_memory("cuda") == 12345

@@ -12,7 +12,7 @@ import matplotlib
 import pytest
 
 from microformer.errors import FileError
-from microformer.pictures import Curves, loss_curves
+from microformer.pictures import Curves, Panels, loss_curves
 
 FALLING = [(step, 1.5 + 2.7 * math.exp(-step / 150)) for step in range(0, 2001, 100)]
 NOISY = [(step, 1.4 + 2.7 * math.exp(-step / 150) + 0.05 * math.sin(step * step)) for step in range(0, 2001, 5)]
@@ -208,3 +208,42 @@ def test_a_long_name_leaves_room_for_the_curves():
 
     assert label.endswith("the-end 1.500")
     assert len(label) < 40
+
+
+def ways(*names, seeds=3):
+    """Curves of several ways, a seed a little above the other."""
+    return {
+        name: [[(x, y + 0.1 * number + 0.01 * seed) for x, y in FALLING[1:]] for seed in range(seeds)]
+        for number, name in enumerate(names)
+    }
+
+
+def test_several_ways_are_named_once_with_their_mean_and_drawn_against_every_measure():
+    each = ways("base", HOSTILE)
+    svg = Panels({"steps": each, "tokens": each, "seconds": each}, "nats per token", "Two ways").svg()
+
+    told = words(svg)
+    assert {"Two ways", "nats per token", "steps", "tokens", "seconds"} <= set(told)
+    # The mean over three seeds, a hundredth above the first.
+    assert [word for word in told if word.startswith("base")] == [f"base {FALLING[-1][1] + 0.01:.3f}"]
+    assert sum(HOSTILE[:5] in word for word in told) == 1
+    # A mean and three seeds for each way in each panel.
+    assert svg.count("stroke-opacity: 0.4") == 3 * 3 * 2
+
+
+def test_of_more_ways_than_colours_the_lowest_are_named_and_the_first_always():
+    each = ways("base", *(f"way {number}" for number in range(12)), seeds=1)
+    told = words(Panels({"steps": each}, "loss").svg())
+
+    assert any(word.startswith("base ") for word in told)
+    assert sum(word.startswith("way ") for word in told) == 8
+    assert "and 4 more" in told
+
+
+def test_ways_of_different_lengths_are_meant_as_far_as_all_of_them_go_and_nothing_is_said_to_be_nothing():
+    short = {"base": [FALLING, FALLING[:3]], "other": [[(1, math.nan)]]}
+    told = words(Panels({"steps": short}, "loss").svg())
+    assert f"base {FALLING[2][1]:.3f}" in told
+    assert not any(word.startswith("other") for word in told)
+
+    assert "nothing measured" in words(Panels({"steps": {}, "tokens": {}}, "loss").svg())
