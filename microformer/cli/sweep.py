@@ -18,21 +18,23 @@ def add(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("file", nargs="?", default="sweep.toml", metavar="FILE", help="what to search [sweep.toml]")
     verb.add_argument("--trials", type=number("--trials", int), metavar="N", help="how many, in place of the file's")
     verb.add_argument(
-        "--parallel", type=number("--parallel", int), metavar="N", help="trainings at once, which share the cores"
-    )
+        "--parallel", dest="at_once", type=number("--parallel", int), metavar="N",
+        help="trainings at once, each with its share of the cores [the file's, or 1]",
+    )  # fmt: skip
     verb.add_argument("--output", metavar="FOLDER", help="where it is kept [experiments/ and the file's name]")
     verb.add_argument("--json", action="store_true", help="as JSON")
 
 
 def act(args: argparse.Namespace) -> int:
-    for flag, value in (("--trials", args.trials), ("--parallel", args.parallel)):
+    for flag, value in (("--trials", args.trials), ("--parallel", args.at_once)):
         if value is not None and value < 1:
             raise SettingsError(f"{flag} {value} can't be: it is 1 or more.", "leave it out for the file's.")
     from microformer.experiments.space import read_plan
 
-    plan = read_plan(args.file, args.trials, args.parallel)  # a mistake is told before torch takes its second to load
+    plan = read_plan(args.file, args.trials, args.at_once)  # a mistake is told before torch takes its second to load
     from microformer import files
-    from microformer.experiments.sweep import EXPERIMENTS, sweep
+    from microformer.experiments.comparison import EXPERIMENTS
+    from microformer.experiments.sweep import sweep
 
     output = Path(args.output) if args.output else EXPERIMENTS / plan.name
     found = sweep(plan, output=output, tell=_tell)

@@ -293,7 +293,11 @@ class Times(Picture):
         axes.set_xlabel("time of training", size=10, color=SOFT, labelpad=8)
         if self.band:
             xs, lows, highs = zip(*self.band, strict=True)
-            axes.fill_between(xs, lows, highs, color=FAINT, linewidth=0, zorder=1)
+            axes.fill_between(xs, lows, highs, color=PALE, alpha=0.4, linewidth=0, zorder=1)
+            axes.text(
+                1, 1.012, "shaded: the lowest, 95%", size=9, color=SOFT, ha="right", va="bottom",
+                transform=axes.transAxes,
+            )  # fmt: skip
         if self.longest < right / 1.1 and self.lines:
             axes.axvline(self.longest, color=AXIS, linewidth=1, zorder=1)
             axes.annotate(

@@ -334,7 +334,7 @@ class Scaling:
         most = max((self._times(one.tokens) for one in self.cells), default=0.0)
         if most > _FRESH and not self.rising:
             lines.append(
-                f"the text was read up to {most:.0f} times: from the fifth on it teaches less than the law says."
+                f"the text was read up to {most:.0f} times: from the fifth on it teaches less than new text would."
             )
         if self.missing:
             few = "1 training is" if self.missing == 1 else f"{self.missing} trainings are"

@@ -24,9 +24,9 @@ from microformer import files
 from microformer.errors import SettingsError, TrainingError, notice
 from microformer.experiments.arms import Arm
 from microformer.experiments.cells import Cell, code_hash, own_hashes, train_one
+from microformer.experiments.comparison import EXPERIMENTS
 from microformer.experiments.extra import needed
 from microformer.experiments.family import Measured, Scaling, Size
-from microformer.experiments.sweep import EXPERIMENTS
 from microformer.pipeline.preparing import prepared_apart
 from microformer.runs import Run
 from microformer.settings import Settings, model_spec

@@ -32,7 +32,8 @@ from filelock import FileLock, Timeout
 from microformer import files
 from microformer.errors import FileError, MicroformerError, SettingsError, TrainingError, notice
 from microformer.experiments.arms import Arm
-from microformer.experiments.cells import Cell, code_hash, own_hashes, share_of_cores, train_one
+from microformer.experiments.cells import Cell, check_room, code_hash, own_hashes, share_of_cores, train_one
+from microformer.experiments.comparison import EXPERIMENTS
 from microformer.experiments.extra import needed
 from microformer.experiments.found import Sweep, Trial
 from microformer.experiments.space import Between, Plan, Value
@@ -43,7 +44,6 @@ from microformer.settings import Settings
 if TYPE_CHECKING:
     import optuna
 
-EXPERIMENTS = Path("experiments")
 STORAGE = "sweep.db"
 # Parts of a training's budget after which it is held against the others'.
 _PARTS = 16
@@ -150,6 +150,8 @@ class _Search:
                 "there is no validation split, and candidates would be ranked by nothing.",
                 "set VAL_FRACTION above 0 in the base.",
             )
+        if plan.parallel > 1:
+            check_room([(one, data) for one in (plan.base, *self._largest())], plan.parallel)
         base = plan.base.flat()
         del base["seed"]
         space = {
@@ -162,6 +164,18 @@ class _Search:
             "code": self.code, "own": own, "data": data.fingerprint,
         }  # fmt: skip
         return json.loads(json.dumps(what))
+
+    def _largest(self) -> list[Settings]:
+        """The base with the largest of the sizes that are tried, if it can be."""
+        sizes = ("embed_dim", "num_layers", "ff_dim", "max_seq_len", "batch_size")
+        found = {
+            name: values.high if isinstance(values, Between) else max(values)
+            for name, values in self.plan.space.items()
+            if name in sizes
+        }
+        with suppress(SettingsError):
+            return [self.plan.base.changed(found)]
+        return []
 
     def _own_choices(self) -> list[Settings]:
         """The base with each choice that names a file of the user's own."""
