@@ -586,7 +586,10 @@ def test_data_that_are_absent_unfinished_or_being_made_are_told(with_run):
 
 
 def test_a_damaged_set_beside_the_current_one_is_noted(with_run):
-    shutil.copytree("data", "data/.prepared/abc", copy_function=shutil.copy2)
+    shutil.copytree("data", "apart", copy_function=shutil.copy2)
+    shutil.move("apart", "data/.prepared/abc")
+    assert look(here.data)[1] == ok("data/.prepared/: 1 more, as they were made", "it")
+
     cut(Path("data/.prepared/abc/train.pt"))
 
     assert [one.state for one in look(here.data)] == ["ok", "note"]

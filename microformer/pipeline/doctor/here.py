@@ -128,13 +128,18 @@ def data(around: Around) -> Iterator[Finding]:
         _check_hashes(found)
         tokens = sum(len(part) for part in (found.train, found.val, found.test) if part is not None)
         yield ok(f"data/: {found.corpus}, {tokens:,} tokens, as they were made (fingerprint {found.fingerprint[:12]})")
-    for manifest in sorted((folder / ".prepared").glob(f"*/{MANIFEST}")):
+    apart = sorted((folder / ".prepared").glob(f"*/{MANIFEST}"))
+    whole = 0
+    for manifest in apart:
         try:
             _check_hashes(corpora.load_prepared(manifest.parent))
+            whole += 1
         except MicroformerError as error:
             yield note(
                 error.sentence, f"delete the folder {files.shown(manifest.parent)}; it is made again when wanted."
             )
+    if whole:
+        yield ok(f"data/.prepared/: {whole} more, as they were made")
 
 
 def all_runs(around: Around) -> Iterator[Finding]:
