@@ -146,7 +146,9 @@ def _side_by_side(rounds: int) -> dict[str, Any]:
     from microformer.settings import Settings
 
     cores = devices.usable_cores()
-    base = Settings().changed({"corpus": "tinyshakespeare", "epochs": 0.0, "max_steps": 100, "snapshots": False})
+    base = Settings().changed(
+        {"corpus": "tinyshakespeare", "epochs": 0.0, "max_steps": 100, "eval_every": 50, "snapshots": False}
+    )
     arms = [experiments.Arm("default"), experiments.Arm("a lower rate", {"learning_rate": 0.02})]
     speeds: dict[str, list[float]] = {"one by one": [], "two at once": []}
     with tempfile.TemporaryDirectory() as folder:
