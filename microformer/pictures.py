@@ -322,6 +322,7 @@ def _draw_panels(figure: Figure, picture: Panels) -> None:
         start, end = _x_range(series)
         # One height for all: the losses are the same, whatever they are drawn against.
         low, high = _late(next(one for one in means.values() if one))
+        low = min([low, *(y for name in series for curve in picture.panels[what][name] for _, y in curve if y < low)])
         axes.set_xlim(start, end + 0.008 * (end - start))
         axes.set_ylim(low - 0.06 * (high - low), high + 0.03 * (high - low))
         if number:

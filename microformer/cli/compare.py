@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from microformer.cli.showing import table
 from microformer.cli.words import number
+from microformer.errors import BROKEN
 
 if TYPE_CHECKING:
     from microformer.experiments.cells import Cell
@@ -57,13 +58,17 @@ def act(args: argparse.Namespace) -> int:
         rows = words(found.cells)
         formats: dict[str, str] = dict.fromkeys(("steps", "seconds", "tokens/s", "memory", "parameters"), "")
         print()
-        table([{name: word or None for name, word in row.items()} for row in rows], formats)
+        failed = [(row["arm"], row["verdict"]) for row in rows if row["verdict"].startswith("failed: ")]
+        short = [{**row, "verdict": "failed"} if row["verdict"].startswith("failed: ") else row for row in rows]
+        table([{name: word or None for name, word in row.items()} for row in short], formats)
+        for arm, why in failed:
+            print(f"\n{arm} {why}")
         for remark in found.remarks:
             print(f"\n{remark}")
     found.write(folder)
     if not args.json:
         print(f"\nin   {folder} (table.md, comparison.json, curves.svg, curves.png); the runs are in runs/")
-    return 0
+    return 0 if any("verdict" in row for row in found.rows[1:]) else BROKEN
 
 
 class _Told:

@@ -132,6 +132,16 @@ def test_a_comparison_is_told_drawn_and_kept_and_what_was_trained_is_reused(here
     assert "positions=learned" in shown
 
 
+def test_where_the_base_cannot_be_trained_the_reason_is_told_and_nothing_is_called_compared(here, capsys):
+    (here / "book.txt").unlink()
+
+    assert command("compare", "--set", "norm=layernorm", "--seeds", "2") == 1
+    told = capsys.readouterr()
+    assert "4/4  norm=layernorm, seed 2: failed: " in told.err
+    assert "base failed: there is no" in told.out
+    assert not (here / "runs").exists()
+
+
 def test_an_arm_that_fails_has_its_reason_and_the_others_their_verdict(here, capsys):
     (here / "mine.py").write_text("raise ValueError('not yet')\n", encoding="utf-8")
     found = compare_arms(arms=["attention=mine.py:Mine", "positions=none"], seeds=[1], steps=10)
