@@ -119,7 +119,7 @@ def test_samples_the_settings_and_the_text_of_the_pictures_can_be_read():
         tag: [one.tensor_proto.string_val[0].decode() for one in found.Tensors(tag)] for tag in found.Tags()["tensors"]
     }
 
-    assert len(text["samples/while_training"]) == 4
+    assert len(text["samples/while_training"]) == 3
     assert all(len(sample.splitlines()) > 1 or len(sample) > 20 for sample in text["samples/while_training"])
     assert Path("runs/both/samples.txt").read_text().splitlines()[2] in text["samples/end"][0]
     assert re.search(r"EMBED_DIM +16\n", text["settings"][0])

@@ -119,13 +119,15 @@ class Beside:
         tokenizer = self.run.tokenizer
         prompt = tokenizer.encode(report.first_words(self.run)).tolist() if self.question is None else self.question
         ids = [*tokenizer.beginning, *(int(one) for one in prompt)]
-        training = self.model.training
+        training, precision = self.model.training, self.model.compute_dtype
         self.model.eval()
+        self.model.compute_dtype = torch.float32  # of one token at a time it is the faster one
         try:
             with self.averaged():
                 new = generation.stream(self.model, [ids], generation.Sampler(), _SAMPLE)
                 made = [one for (one,) in new if one is not None]
         finally:
+            self.model.compute_dtype = precision
             self.model.train(training)
         return tokenizer.decode(ids + made)
 

@@ -17,7 +17,7 @@ from microformer.training.norms import Norms
 from microformer.training.observers import Observer, Row
 
 _BINS = 64
-# A sample takes some tenths of a second, so there is one with each fourth validation: 4 in a run by default.
+# A sample takes some tenths of a second: one with each fourth validation. At the end the run writes its own.
 _VALIDATIONS = 4
 
 
@@ -35,8 +35,12 @@ class Tracking(Observer):
     def __init__(self, trackers: Trackers, norms: Norms, every: int, sample: Callable[[], str]):
         self.trackers, self.norms, self.every, self.sample = trackers, norms, every, sample
         self.validations = 0
+        self.progress = 0.0
         self.last = 0  # the step of the last histograms
         self.failed = False
+
+    def on_step(self, step: int, progress: float, seconds: float) -> None:
+        self.progress = progress
 
     def on_gradients(self, step: int) -> None:
         if self.every and (step == 1 or step // self.every > self.last // self.every):
@@ -49,7 +53,7 @@ class Tracking(Observer):
         self.trackers.scalars(step, {**values, **self.norms.of(step)})
         if "val_loss" in row:
             self.validations += 1
-            if self.validations % _VALIDATIONS == 0:
+            if self.validations % _VALIDATIONS == 0 and self.progress < 1:
                 self.carefully(lambda: self.trackers.text(step, "samples/while_training", self.sample()))
 
     def carefully(self, show: Callable[..., None], *of: Any) -> None:
