@@ -16,7 +16,7 @@ import measure
 NAMES = (
     "time_to_loss", "ablation", "components", "memory", "tasks", "training_speed", "generation_speed", "preparing",
     "starting", "gpu", "attention_cost", "text8_head", "originals", "default_loss", "architectures", "shapes",
-    "looking", "probes", "verdicts",
+    "looking", "probes", "verdicts", "trackers",
 )  # fmt: skip
 QUICK = ("time_to_loss", "training_speed", "generation_speed", "preparing", "starting")
 
