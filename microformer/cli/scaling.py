@@ -56,7 +56,11 @@ def act(args: argparse.Namespace) -> int:
         )  # fmt: skip
 
     output = Path(args.output) if args.output else None
-    found = scale(base, sizes, args.budget, args.seeds, output=output, tell=tell, base_name=args.base)
+    try:
+        found = scale(base, sizes, args.budget, args.seeds, output=output, tell=tell, base_name=args.base)
+    except KeyboardInterrupt:
+        print("\nwhat was trained is kept; the same command goes on.", file=sys.stderr)
+        raise
     found.write(found.folder)
     if args.json:
         print(json.dumps({"folder": files.shown(found.folder), **found.to_json()}, indent=2))

@@ -37,7 +37,11 @@ def act(args: argparse.Namespace) -> int:
     from microformer.experiments.sweep import sweep
 
     output = Path(args.output) if args.output else EXPERIMENTS / plan.name
-    found = sweep(plan, output=output, tell=_tell)
+    try:
+        found = sweep(plan, output=output, tell=_tell)
+    except KeyboardInterrupt:
+        print("\nwhat was tried is kept; the same command goes on.", file=sys.stderr)
+        raise
     found.write(output)
     if args.json:
         print(json.dumps({"folder": files.shown(output), **found.to_json()}, indent=2))

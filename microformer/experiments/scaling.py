@@ -315,7 +315,8 @@ class _Work:
         )  # fmt: skip
         state.cells.append(asdict(measured))
         self._write()
-        total = state.number * self.seeds * len(self._left())
+        gone = sum(one["size"] in state.failed for one in state.cells)
+        total = state.number * self.seeds * len(self._left()) + gone
         left = max(0.0, self.budget - state.used)
         rest = f"about {spoken(left)} left" if len(state.cells) < total else f"{spoken(state.used)} in all"
         self.tell(measured, f"{len(state.cells)}/{total}, {rest}")

@@ -12,6 +12,7 @@ Akiba et al. 2019, "Optuna"; Bergstra et al. 2011 (TPE); Li et al. 2020, "A Syst
 Tuning" (halving); Watanabe et al. 2023, "PED-ANOVA" (importance). Knows nothing of how a training goes.
 """
 
+import hashlib
 import json
 import math
 import shutil
@@ -214,7 +215,8 @@ class _Search:
         optuna = needed("optuna")
         refused, known = "", False
         for _ in range(_DRAWS):
-            every = study.get_trials(deepcopy=False)
+            there = study.get_trials(deepcopy=False)
+            every = [one for one in there if one.state != TrialState.WAITING]
             for left in every:
                 if left.state == TrialState.RUNNING and left.number not in self.given_up:
                     held = self._held(left.number)
@@ -232,8 +234,8 @@ class _Search:
                 cell = next((cell for cell in self.plan.cells() if _key(cell) not in keys), None)
                 if cell is None:
                     return None
-                study.enqueue_trial(cell)
-            study.sampler = self._sampler(len(every))
+                if len(every) == len(there):  # else one was put there by a process that was killed then
+                    study.enqueue_trial(cell)
             trial = study.ask()
             held = self._held(trial.number)
             assert held is not None
@@ -271,11 +273,15 @@ class _Search:
                 return lock
         return None
 
-    def _sampler(self, number: int) -> Any:
+    def _sampler(self, number: int, setting: str) -> Any:
+        """What proposes a setting of a trial: for each one of its own, so that a trial whose proposing was cut short is
+        gone on with to the same candidate."""
         samplers = needed("optuna").samplers
-        seed = (self.plan.seed * 1_000_003 + number) % 2**32
+        said = f"{self.plan.seed} {number} {setting}"
+        seed = int.from_bytes(hashlib.sha256(said.encode()).digest()[:4], "big")
         if self.plan.method == "tpe":
-            return samplers.TPESampler(seed=seed, constant_liar=True)  # trials that others are at count as bad
+            # Trials that others are at count as bad, so that two don't try the same.
+            return samplers.TPESampler(seed=seed, constant_liar=True, multivariate=False)
         return samplers.RandomSampler(seed=seed)
 
     def _candidate(self, trial: "optuna.Trial") -> dict[str, Value]:
@@ -285,6 +291,7 @@ class _Search:
             if name not in plan.read(found):
                 continue
             values = plan.space[name]
+            trial.study.sampler = self._sampler(trial.number, name)
             if not isinstance(values, Between):
                 found[name] = trial.suggest_categorical(name, list(values))
             elif plan.method == "grid":

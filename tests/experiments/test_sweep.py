@@ -1,6 +1,8 @@
 """Sweeps: what is proposed, stopped, told and kept; killed for real, shared, and gone on with. Most trainings here are
 made up, by a formula; one is real."""
 
+import contextlib
+import importlib
 import json
 import math
 import os
@@ -150,6 +152,45 @@ def test_a_search_that_was_interrupted_anywhere_goes_on_as_if_it_had_not_been(he
     assert {"pruned", "ended"} == {one.how for one in whole.trials}
 
 
+@pytest.mark.parametrize("method", ["random", "tpe", "grid"])
+def test_one_that_was_killed_while_it_proposed_proposes_the_same_again(here, monkeypatch, method):
+    trials = "" if method == "grid" else "trials = 6"
+    space = SPACE if method != "grid" else "[space]\nnum_layers = [1, 2, 3]\nnorm = ['rmsnorm', 'layernorm']\n"
+    asked = plan(f'method = "{method}"\n{trials}', space)
+    whole = sweep(asked, output="whole")
+    optuna = importlib.import_module("optuna")
+    # Everything that writes to the storage, each once the one after which the process is killed.
+    for name, at in (("suggest_float", 3), ("suggest_categorical", 5), ("set_user_attr", 4), ("report", 1)):
+        real, calls = getattr(optuna.Trial, name), []
+
+        def dies(trial, *words, real=real, calls=calls, at=at, **how):
+            found = real(trial, *words, **how)
+            calls.append(1)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(optuna.Trial, name, dies)
+            with contextlib.suppress(KeyboardInterrupt):
+                sweep(asked, output="parts")
+
+    assert told(sweep(asked, output="parts")) == told(whole)
+
+
+def test_a_cell_that_was_put_there_and_not_taken_is_tried_once(here, monkeypatch):
+    asked = plan('method = "grid"', "[space]\nnum_layers = [1, 2, 3]\n")
+    optuna = importlib.import_module("optuna")
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "ask", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            sweep(asked)
+
+    assert [(one.number, one.settings["num_layers"], one.how) for one in sweep(asked).trials] == [
+        (0, 1, "ended"), (1, 2, "ended"), (2, 3, "ended"),
+    ]  # fmt: skip
+
+
 def test_more_trials_go_on_with_those_that_are_there(here, monkeypatch):
     few = sweep(plan("trials = 3"))
     asked = []
@@ -206,7 +247,7 @@ def test_a_training_that_lags_behind_is_stopped_and_the_verdict_does_not_depend_
     missed = sweep(plan(head), output="missed")
 
     pruned = [one for one in looked.trials if one.how == "pruned"]
-    assert 1 < len(pruned) < 9
+    assert 1 < len(pruned) < 12
     assert all(len(one.runs) == 1 and 16 <= one.steps < 64 for one in pruned)
     assert found_worse(looked)
     assert told(missed) == told(looked)
