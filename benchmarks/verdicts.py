@@ -2,10 +2,11 @@
 often it finds what is there; and what trainings side by side are worth.
 
 The model is small, one layer 64 wide, and trains for 300 steps of Tiny Shakespeare. Sixty runs of it differ in nothing
-but their seeds: three of them against three others, drawn 2,000 times, put through compare's own verdict. Then the
-paired way: arms that differ from it in nothing that can matter (attention through a window as wide as the context, the
-batch in two parts, two threads: sums are rounded in another order), three seeds drawn 2,000 times, each arm alone and
-all three together. Then arms that must be worse: half the steps, no positions, a feed-forward of a quarter.
+but their seeds: three of them against three others, and against three times three others as if these were arms, drawn
+2,000 times, put through compare's own verdict. Then the paired way: arms that differ from it in nothing that can matter
+(attention through a window as wide as the context, the batch in two parts, two threads: sums are rounded in another
+order), three of thirty seeds drawn 2,000 times, each arm alone and all three together. Then arms that must be worse:
+half the steps, no positions, a feed-forward of a quarter.
 
 Losses made by a random generator tell what too few seeds can't: families of a base and arms in which nothing differs
 (or the last arm is worse by four times the noise), by the same verdict.
@@ -35,7 +36,7 @@ SMALL = {
 }  # fmt: skip
 NOTHING = {"window(64)": {"attention": "window(64)"}, "two parts": {"accumulate": 2}, "two threads": {"threads": 2}}
 WORSE = {"half the steps": {"max_steps": 150}, "no positions": {"positions": "none"}, "FF_DIM / 4": {"ff_dim": 32}}
-SEEDS, OF_WORSE, DRAWS, FAMILIES = 60, 30, 2000, 4000
+SEEDS, OF_ARMS, DRAWS, FAMILIES = 60, 30, 2000, 4000
 # Arms and seeds of the families, and how the noise of the base and of each arm goes.
 _NOISES = {"all alike": (1, 1), "the first arm three times": (1, 3), "the base three times": (3, 1)}
 
@@ -44,15 +45,20 @@ Losses = dict[str, list[float]]
 
 def measure(options: shared.Options) -> dict[str, Any]:
     """Shares of draws, by what was drawn, and figures of trainings side by side."""
-    seeds, fewer = (8, 6) if options.quick else (SEEDS, OF_WORSE)
+    seeds, fewer = (12, 6) if options.quick else (SEEDS, OF_ARMS)
     draws = 100 if options.quick else DRAWS
-    base = _trained({"nothing": {}, **NOTHING}, seeds)
+    shortest = {"half the steps": WORSE["half the steps"]}  # one arm alone is no comparison
+    base = _trained({"nothing": {}, **shortest}, seeds)["nothing"]
+    same = _trained({"nothing": {}, **NOTHING}, fewer)
     worse = _trained({"nothing": {}, **WORSE}, fewer)
     return {
         "seeds": seeds,
         "draws": draws,
-        "losses": {name: [statistics.fmean(row), statistics.stdev(row)] for name, row in {**base, **worse}.items()},
-        "wrong": _wrong(base, draws),
+        "losses": {
+            name: [statistics.fmean(row), statistics.stdev(row)]
+            for name, row in {**same, **worse, "nothing": base}.items()
+        },
+        "wrong": _wrong(base, same, draws),
         "found": _found(worse, draws),
         "families": _families(200 if options.quick else FAMILIES),
         "parallel": _side_by_side(1 if options.quick else 3),
@@ -91,13 +97,23 @@ def _drawn(losses: Losses, names: Sequence[str], draws: int) -> Iterator[Losses]
         yield {name: [losses[name][seed] for seed in seeds] for name in ("nothing", *names)}
 
 
-def _wrong(losses: Losses, draws: int) -> dict[str, float]:
-    """The share of draws in which something is called different and nothing is."""
-    draw, base, wrong = random.Random(1), losses["nothing"], 0
+def _wrong(base: list[float], losses: Losses, draws: int) -> dict[str, float]:
+    """The share of draws in which something is called different and nothing is.
+
+    Args:
+        base: losses of the base under all seeds.
+        losses: of the base and of arms that are the same, under some of them.
+    """
+    draw, wrong, of_three = random.Random(1), 0, 0
     for _ in range(draws):
-        six = draw.sample(base, 6)
-        wrong += _different({"nothing": six[:3], "others": six[3:]})
-    shares = {"three runs against three others": wrong / draws}
+        drawn = draw.sample(base, 12)
+        groups = {str(start): drawn[start : start + 3] for start in range(0, 12, 3)}
+        wrong += _different({name: groups[name] for name in ("0", "3")})
+        of_three += _different(groups)
+    shares = {
+        "three runs against three others": wrong / draws,
+        "three against three times three others": of_three / draws,
+    }
     for name in NOTHING:
         shares[f"paired: {name}"] = sum(map(_different, _drawn(losses, [name], draws))) / draws
     shares["paired: all three"] = sum(map(_different, _drawn(losses, list(NOTHING), draws))) / draws

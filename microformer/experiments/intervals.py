@@ -19,8 +19,8 @@ An arm that is noisier than the others must not borrow their calm. So where
     var(y[a, ·] − mean of the other arms, the base too) / (1 + 1 / A)   over   the other arms' own noise
 
 is above the quantile of F (S − 1 and (A − 1)(S − 1) degrees) at 1 − 0.2 / A, it is judged by its own v[a] with S − 1
-degrees, if that is the wider. Chosen by simulation, 30,000 families each, of which were called different though nothing was, and
-how often a difference of four times the noise was found (in brackets):
+degrees, if that is the wider. Chosen by simulation, 30,000 families each, of which were called different though nothing
+was, and how often a difference of four times the noise was found (in brackets):
 
     3 arms                    3 seeds: so      by own v   two-way pool      5 seeds: so     by own v   two-way pool
     all alike                  2.3% (72%)    4.9% (34%)     4.0% (90%)      3.2% (98%)    4.7% (93%)    4.1% (100%)
