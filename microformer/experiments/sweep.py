@@ -52,6 +52,8 @@ _PARTS = 16
 _DRAWS = 100
 # Trainings in a row that fail for no fault of their settings: the next would, too.
 _FAILURES = 3
+# Those of which it is known how good they are.
+_JUDGED = ("ended", "pruned", "diverged")
 
 
 def sweep(
@@ -128,7 +130,7 @@ class _Search:
                 self.stop.set()  # those at work save; leaving the pool waits for them
                 raise
         found = self._found(study)
-        found = replace(found, importance=_importance(study, len(found.ended)))
+        found = replace(found, importance=_importance(study, found))
         if not found.ended:
             reason = next((trial.reason for trial in reversed(found.trials) if trial.reason), "none was trained")
             raise TrainingError(f"no trial of this sweep has a loss: {reason.removesuffix('.')}.", "mend that first.")
@@ -469,20 +471,29 @@ def _pruner(word: str) -> Any:
             return pruners.NopPruner()
 
 
-def _importance(study: "optuna.Study", ended: int) -> dict[str, float]:
+def _importance(study: "optuna.Study", found: Sweep) -> dict[str, float]:
     """How much each setting decides whether a trial is among the best, the shares' sum being 1; empty where too few
     have ended to say."""
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-    if ended < 8:
+    optuna = needed("optuna")
+    if len(found.ended) < 8:
         return {}
+    # Those that were stopped or diverged belong in it: without them what made them bad would decide nothing.
+    worst = found.ended[-1].loss
+    losses = {one.number: one.loss if one.how == "ended" else worst + 1 for one in found.trials if one.how in _JUDGED}
+    whole = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for one in study.get_trials(deepcopy=False):
+        if one.number in losses:
+            how = {"params": one.params, "distributions": one.distributions, "value": losses[one.number]}
+            whole.add_trial(optuna.trial.create_trial(**how))
     # Of the best tenth, or of five where that is fewer: PED-ANOVA's authors found fewer to be unsteady.
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, min(0.5, 5 / ended)))
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, min(0.5, 5 / len(losses))))
     try:
-        found = get_param_importances(study, evaluator=evaluator)
+        shares = get_param_importances(whole, evaluator=evaluator)
     except (ValueError, RuntimeError):  # all losses the same, or no setting that differs
         return {}
-    return {name: share for name, share in found.items() if math.isfinite(share)}
+    return {name: share for name, share in shares.items() if math.isfinite(share)}
 
 
 def _trial(one: "optuna.trial.FrozenTrial") -> Trial:
