@@ -28,8 +28,8 @@ class Trial:
         number: its place in the order in which they were proposed, from 0.
         settings: what it sets, by name.
         how: `ended`; `pruned`, stopped for lagging behind; `diverged`; `refused`, its settings can't be together;
-            `failed`, for another reason, and tried again by the next call; `same` as one before; `running` or left
-            behind.
+            `failed`, for another reason, and tried again by the next call; `same` as one before; `waiting`, or
+            `running` or left behind.
         reason: why there is no loss.
         loss: the mean over seeds of the best validation loss; of a pruned one, the best until then, of its first seed.
         losses: one a seed.
@@ -96,7 +96,8 @@ class Sweep:
     def counted(self) -> list[Trial]:
         """The trials that were asked for: none twice, and none that could not be, but for a grid's cells."""
         grid = self.plan.method == "grid"
-        return [one for one in self.trials if one.how != "same" and (grid or one.how != "refused")]
+        apart = ("same", "waiting") if grid else ("same", "waiting", "refused")
+        return [one for one in self.trials if one.how not in apart]
 
     @cached_property
     def like_the_best(self) -> int | None:
@@ -111,7 +112,7 @@ class Sweep:
         """How many came to which end."""
         found: dict[str, int] = {}
         for one in self.trials:
-            if one.how != "same":
+            if one.how not in ("same", "waiting"):
                 found[one.how] = found.get(one.how, 0) + 1
         return found
 

@@ -21,7 +21,7 @@ import statistics
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -212,48 +212,24 @@ class _Search:
 
     def _next(self, study: "optuna.Study") -> "tuple[optuna.Trial, dict[str, Value], FileLock] | None":
         """The next trial, its candidate and the lock on it; None where nothing is left to begin. To be called alone."""
-        from optuna.trial import TrialState
-
-        optuna = needed("optuna")
         refused, known = "", False
         for _ in range(_DRAWS):
-            there = study.get_trials(deepcopy=False)
-            every = [one for one in there if one.state != TrialState.WAITING]
-            for left in every:
-                if left.state == TrialState.RUNNING and left.number not in self.given_up:
-                    held = self._held(left.number)
-                    if held is not None:
-                        # The constructor is what Optuna itself goes on with a trial by.
-                        trial = optuna.Trial(study, left._trial_id)
-                        candidate = self._candidate(trial)
-                        trial.set_user_attr("candidate", candidate)
-                        return trial, candidate, held
-            tried = [_trial(one) for one in every]
-            if sum(self._counts(one) for one in tried) >= self.plan.trials or self.exhausted:
+            tried = [_trial(one) for one in study.get_trials(deepcopy=False)]
+            found = self._left_behind(study) or self._asked(study, tried)
+            if found is None:
                 return None
-            if self.plan.method == "grid":
-                keys = {_key(one.settings) for one in tried}
-                cell = next((cell for cell in self.plan.cells() if _key(cell) not in keys), None)
-                if cell is None:
-                    return None
-                if len(every) == len(there):  # else one was put there by a process that was killed then
-                    study.enqueue_trial(cell)
-            trial = study.ask()
-            held = self._held(trial.number)
-            assert held is not None
-            candidate = self._candidate(trial)
-            trial.set_user_attr("candidate", candidate)
-            reason = self._refused(candidate)
-            twin = next((one for one in tried if one.how != "refused" and _key(one.settings) == _key(candidate)), None)
-            if reason is None and twin is None:
-                return trial, candidate, held
-            if reason is not None:
-                refused = reason
-                self._written(study, trial, {"how": "refused", "reason": reason})
-            else:
-                assert twin is not None
-                known = True
-                self._written(study, trial, {"how": "same", "of": twin.number, "loss": twin.loss})
+            trial, held = found
+            with _released_if_it_fails(held):
+                candidate = self._candidate(trial)
+                reason, twin = self._refused(candidate), _twin(candidate, tried[: trial.number])
+                if reason is None and twin is None:
+                    return trial, candidate, held
+                if reason is not None:
+                    refused = reason
+                    self._written(study, trial, {"how": "refused", "reason": reason})
+                elif twin is not None:
+                    known = True
+                    self._written(study, trial, {"how": "same", "of": twin.number, "loss": twin.loss})
             held.release()
         if not known:
             raise SettingsError(f"{_DRAWS} candidates in a row can't be: {refused}", "narrow the space.")
@@ -261,9 +237,40 @@ class _Search:
         self.exhausted = True
         return None
 
+    def _left_behind(self, study: "optuna.Study") -> "tuple[optuna.Trial, FileLock] | None":
+        """A trial that a process began and no process is at, and the lock on it."""
+        from optuna.trial import Trial as OptunaTrial
+        from optuna.trial import TrialState
+
+        for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if left.number not in self.given_up and (held := self._held(left.number)) is not None:
+                with _released_if_it_fails(held):
+                    # The constructor is what Optuna itself goes on with a trial by.
+                    return OptunaTrial(study, left._trial_id), held
+        return None
+
+    def _asked(self, study: "optuna.Study", tried: Sequence[Trial]) -> "tuple[optuna.Trial, FileLock] | None":
+        """A new trial and the lock on it; None where there are enough."""
+        if sum(self._counts(one) for one in tried) >= self.plan.trials or self.exhausted:
+            return None
+        if self.plan.method == "grid":
+            from optuna.trial import TrialState
+
+            keys = {_key(one.settings) for one in tried}
+            cell = next((cell for cell in self.plan.cells() if _key(cell) not in keys), None)
+            if cell is None:
+                return None
+            # Else one was put there by a process that was killed then.
+            if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                study.enqueue_trial(cell)
+        trial = study.ask()
+        held = self._held(trial.number)
+        assert held is not None
+        return trial, held
+
     def _counts(self, trial: Trial) -> bool:
         """Whether a trial is one of those that were asked for: in a grid all are, else those that could be."""
-        return trial.how != "same" and (trial.how != "refused" or self.plan.method == "grid")
+        return trial.how not in ("same", "waiting") and (trial.how != "refused" or self.plan.method == "grid")
 
     def _held(self, number: int) -> FileLock | None:
         """The lock on a trial; None where another holds it. It is released by the system when its holder is killed."""
@@ -307,7 +314,9 @@ class _Search:
                 found[name] = values.taken(
                     trial.suggest_float(name, values.low, values.high, step=values.step, log=values.log)
                 )
-        return {name: found[name] for name in plan.space if name in found}
+        candidate = {name: found[name] for name in plan.space if name in found}
+        trial.set_user_attr("candidate", candidate)
+        return candidate
 
     def _refused(self, candidate: Mapping[str, Value]) -> str | None:
         """Why a candidate can't be trained, where its settings show it."""
@@ -498,7 +507,10 @@ def _importance(study: "optuna.Study", found: Sweep) -> dict[str, float]:
 
 def _trial(one: "optuna.trial.FrozenTrial") -> Trial:
     """A trial as the storage has it."""
-    outcome = one.user_attrs.get("outcome", {"how": "running"})
+    from optuna.trial import TrialState
+
+    how = "waiting" if one.state == TrialState.WAITING else "running"
+    outcome = one.user_attrs.get("outcome", {"how": how})
     losses = outcome.get("losses", ())
     return Trial(
         number=one.number,
@@ -514,6 +526,21 @@ def _trial(one: "optuna.trial.FrozenTrial") -> Trial:
         runs=tuple(outcome.get("runs", ())),
         reused=outcome.get("reused", False),
     )
+
+
+@contextmanager
+def _released_if_it_fails(held: FileLock) -> Iterator[None]:
+    """Lets a trial go if it can't be begun, for another process or the next call to take up."""
+    try:
+        yield
+    except BaseException:
+        held.release()
+        raise
+
+
+def _twin(candidate: Mapping[str, Value], tried: Sequence[Trial]) -> Trial | None:
+    """A trial of the same candidate, if there is one."""
+    return next((one for one in tried if one.how != "refused" and _key(one.settings) == _key(candidate)), None)
 
 
 def _key(candidate: Mapping[str, Value]) -> str:

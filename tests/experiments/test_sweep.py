@@ -231,6 +231,29 @@ def test_candidates_that_cannot_be_or_were_tried_are_drawn_again(here, monkeypat
     assert {one.how for one in more.trials} == {"ended", "refused", "same"}
 
 
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5, 6])
+def test_one_that_cannot_be_or_was_tried_is_known_as_such_after_a_kill_too(here, monkeypatch, at):
+    asked = plan('method = "random"\ntrials = 4', "[space]\nnum_heads = [2, 3, 5]\nnum_layers = [1, 2]\n")
+    whole = sweep(asked, output="whole")
+    optuna = importlib.import_module("optuna")
+    real, calls = optuna.Trial.set_user_attr, []
+
+    def dies(trial, name, value):
+        real(trial, name, value)
+        if name == "candidate":
+            calls.append(1)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Trial, "set_user_attr", dies)
+        with contextlib.suppress(KeyboardInterrupt):
+            sweep(asked, output="parts")
+
+    assert told(sweep(asked, output="parts")) == told(whole)
+    assert {"refused", "same"} & {one.how for one in whole.trials}
+
+
 def test_a_space_in_which_nothing_can_be_is_told_with_its_reason(here, monkeypatch):
     monkeypatch.setattr(searching, "_DRAWS", 20)
     with pytest.raises(SettingsError, match=r"20 candidates in a row can't be: .* can't be divided into"):
