@@ -1,7 +1,7 @@
 """How often `microformer compare` is right (docs/experiments.md): how often it calls different what is not, and how
 often it finds what is there; and what trainings side by side are worth.
 
-The model is small, one layer 64 wide, and trains for 300 steps of Tiny Shakespeare. Sixty runs of it differ in nothing
+The model is small, one layer 64 wide, and trains for 800 steps of Tiny Shakespeare. Sixty runs of it differ in nothing
 but their seeds: three of them against three others, and against three times three others as if these were arms, drawn
 2,000 times, put through compare's own verdict. Then the paired way: arms that differ from it in nothing that can matter
 (attention through a window as wide as the context, the batch in two parts, two threads: sums are rounded in another
@@ -31,11 +31,11 @@ import measure as shared
 TITLE = "How often a verdict is right"
 SMALL = {
     "corpus": "tinyshakespeare", "embed_dim": 64, "num_heads": 2, "num_layers": 1, "ff_dim": 128, "max_seq_len": 64,
-    "batch_size": 16, "epochs": 0.0, "max_steps": 300, "eval_every": 300, "snapshots": False, "probe_steps": 0,
+    "batch_size": 16, "epochs": 0.0, "max_steps": 800, "eval_every": 800, "snapshots": False, "probe_steps": 0,
     "device": "cpu", "precision": "float32", "threads": 1,
 }  # fmt: skip
 NOTHING = {"window(64)": {"attention": "window(64)"}, "two parts": {"accumulate": 2}, "two threads": {"threads": 2}}
-WORSE = {"half the steps": {"max_steps": 150}, "no positions": {"positions": "none"}, "FF_DIM / 4": {"ff_dim": 32}}
+WORSE = {"half the steps": {"max_steps": 400}, "no positions": {"positions": "none"}, "FF_DIM / 4": {"ff_dim": 32}}
 SEEDS, OF_ARMS, DRAWS, FAMILIES = 60, 30, 2000, 4000
 # Arms and seeds of the families, and how the noise of the base and of each arm goes.
 _NOISES = {"all alike": (1, 1), "the first arm three times": (1, 3), "the base three times": (3, 1)}
