@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -613,6 +614,25 @@ def test_little_work_is_done_by_one_thread_and_the_others_are_there_again_after_
     try:
         with devices.threads_for(operations):
             assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_thread_that_works_beside_others_has_one_and_takes_none_from_them():
+    before, found = torch.get_num_threads(), {}
+    torch.set_num_threads(2)
+    try:
+
+        def beside():
+            devices.one_thread_here()
+            found["beside"] = torch.get_num_threads()
+
+        for name, work in (("beside", beside), ("later", lambda: found.update(later=torch.get_num_threads()))):
+            thread = threading.Thread(target=work, name=name)
+            thread.start()
+            thread.join()
+        assert found == {"beside": 1, "later": 2}
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

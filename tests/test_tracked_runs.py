@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small_runs import TINY, book, command, flags, info, resume, rows, stopped_at, train, without_picture_and_sample
 from tracked import alone, points, tensorboard, wandb_parts
 
@@ -255,6 +256,19 @@ def test_one_that_fails_is_told_once_and_training_and_the_other_go_on(capsys):
     told = [line for line in capsys.readouterr().err.splitlines() if "failing" in line]
     assert told == ["note: failing failed and is off from here on: ConnectionError: no network"]
     assert_tensorboard_has_the_metrics("failing")
+
+
+def test_one_that_computes_takes_no_core_from_the_training():
+    threads = set()
+
+    class Computing(Tracker):
+        name = "computing"
+
+        def scalars(self, step, values):
+            threads.add(torch.get_num_threads())
+
+    small("computing", track=[Computing()], threads=2)
+    assert threads == {1}
 
 
 def test_one_that_hangs_keeps_a_training_no_longer_than_the_limit(monkeypatch, capsys):

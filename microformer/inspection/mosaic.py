@@ -2,12 +2,12 @@
 
 In a square each row is a query and each column a key, the first token at the upper left. Its colour is the root of the
 share, so that a tenth can be told from nothing: black 0, through violet and orange, to pale yellow 1. Keys that come
-after a query are left white. Knows no model.
+after a query are left white. Knows no model, and no torch: it works beside a training, in a tracker's thread
+(`devices.one_thread_here` says why).
 """
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
 # Colours at even distances, as in matplotlib's "inferno".
 _COLOURS = (
@@ -28,11 +28,11 @@ _LETTERS = {
 _LETTER = 2
 
 
-def mosaic(patterns: Float[Tensor, "layer head query key"]) -> UInt8[np.ndarray, "height width 3"]:
+def mosaic(patterns: Float[np.ndarray, "layer head query key"]) -> UInt8[np.ndarray, "height width 3"]:
     """The picture. A layer without a pattern (all NaN) is left grey."""
     layers, heads, queries, keys = patterns.shape
     size = max(1, min(-(-_SIDE // max(queries, keys)), (_WIDEST // heads - _GAP) // keys))
-    shares = patterns.float().clamp(0, 1).sqrt().numpy()
+    shares = np.sqrt(patterns.clip(0, 1))
     places = np.linspace(0, 1, len(_COLOURS))
     known = np.nan_to_num(shares, nan=0.0)
     coloured = np.stack([np.interp(known, places, channel) for channel in zip(*_COLOURS, strict=True)], axis=-1)

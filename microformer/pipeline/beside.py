@@ -11,7 +11,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from microformer import corpora, files, generation, trackers
+from microformer import corpora, devices, files, generation, trackers
 from microformer.errors import DivergedError, notice
 from microformer.inspection import diagnostics, probes
 from microformer.inspection.activations import TraceError
@@ -53,7 +53,7 @@ class Beside:
         self.run, self.model, self.averaged = run, model, averaged
         counted = data.counted(held_out[: data.example])
         self.question = held_out[: data.example][~counted] if counted is not None else None  # of a task
-        self.trackers = trackers.Trackers([*trackers.build(_named(training.trackers)), *more])
+        self.trackers = trackers.Trackers([*trackers.build(_named(training.trackers)), *more], devices.one_thread_here)
         norms = Norms(model)
         self.tracking = Tracking(self.trackers, norms, training.probe_steps, self._sample)
         looked_at = held_out[: probes.LENGTH].long()
@@ -110,7 +110,8 @@ class Beside:
         self.trackers.scalars(
             step, {f"attention_entropy/L{layer}H{head}": entropy[layer][head] for layer, head in heads}
         )
-        self.trackers.image(step, "attention", lambda: mosaic(patterns))
+        drawn = patterns.float().numpy()
+        self.trackers.image(step, "attention", lambda: mosaic(drawn))
         if step == 1:
             self.trackers.text(step, "attention/text", seen_text(self.run, seen))
 

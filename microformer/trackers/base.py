@@ -1,7 +1,7 @@
 """What a tracker is: somewhere that a run's figures, texts and pictures go while it trains.
 
 Another one is a subclass of `Tracker` with `begin` and `scalars`, and as many of the others as it can show. It may be
-slow and it may fail: a thread of its own calls it (lanes.py). Knows no training and no models.
+slow and it may fail: a thread of its own calls it (lanes.py). Knows no training, no models and no torch.
 """
 
 from collections.abc import Mapping, Sequence

@@ -29,10 +29,11 @@ class Lane:
 
     Args:
         tracker: whose methods are called, in the order of the calls, in that thread alone.
+        enter: called there first.
     """
 
-    def __init__(self, tracker: Tracker):
-        self.tracker = tracker
+    def __init__(self, tracker: Tracker, enter: Callable[[], None]):
+        self.tracker, self.enter = tracker, enter
         self.failed = False
         self.gaps = False
         self.waiting: deque[Call] = deque()
@@ -73,6 +74,7 @@ class Lane:
             self._tell(error)
 
     def _work(self) -> None:
+        self.enter()
         while not self.done.is_set():
             with self.changed:
                 self.changed.wait_for(lambda: self.waiting)
@@ -97,10 +99,11 @@ class Trackers:
 
     Args:
         trackers: which.
+        enter: called first in each one's thread.
     """
 
-    def __init__(self, trackers: Sequence[Tracker] = ()):
-        self.trackers = list(trackers)
+    def __init__(self, trackers: Sequence[Tracker] = (), enter: Callable[[], None] = lambda: None):
+        self.trackers, self.enter = list(trackers), enter
         self.lanes: list[Lane] = []
 
     def __bool__(self) -> bool:
@@ -108,7 +111,7 @@ class Trackers:
 
     def begin(self, about: About) -> None:
         """Begins all of them, each in its own thread."""
-        self.lanes = [Lane(one) for one in self.trackers]
+        self.lanes = [Lane(one, self.enter) for one in self.trackers]
         self._put(lambda one: one.begin(about))
 
     def scalars(self, step: int, values: Mapping[str, int | float]) -> None:

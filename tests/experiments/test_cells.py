@@ -158,6 +158,8 @@ def test_two_who_want_the_same_cell_train_it_once(folder, capsys):
 
 def test_an_error_of_who_watches_ends_the_training_too(folder):
     def watch(run):
+        if not run.metrics:  # a training ended before its first step writes down no end
+            return False
         raise ValueError("mine")
 
     with pytest.raises(ValueError, match="mine"):

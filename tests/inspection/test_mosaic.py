@@ -1,13 +1,12 @@
 """The picture of all heads' patterns."""
 
 import numpy as np
-import torch
 
 from microformer.inspection.mosaic import mosaic
 
 
 def test_a_square_a_head_a_row_of_them_a_layer():
-    patterns = torch.full((2, 3, 64, 64), 1 / 64).tril()
+    patterns = np.tril(np.full((2, 3, 64, 64), 1 / 64))
     picture = mosaic(patterns)
 
     assert picture.dtype == np.uint8
@@ -15,7 +14,7 @@ def test_a_square_a_head_a_row_of_them_a_layer():
 
 
 def test_what_is_looked_at_is_bright_what_is_not_black_and_what_comes_later_white():
-    patterns = torch.zeros(1, 1, 8, 8)
+    patterns = np.zeros((1, 1, 8, 8))
     patterns[0, 0, 3, 1] = 1.0
     picture = mosaic(patterns)
     at = lambda query, key: picture[6 + query * 24 + 12, 6 + key * 24 + 12].tolist()  # noqa: E731
@@ -27,7 +26,7 @@ def test_what_is_looked_at_is_bright_what_is_not_black_and_what_comes_later_whit
 
 
 def test_columns_of_a_memory_stand_before_the_text_and_are_always_seen():
-    picture = mosaic(torch.zeros(1, 1, 4, 10))
+    picture = mosaic(np.zeros((1, 1, 4, 10)))
     size = (picture.shape[1] - 12) // 10
 
     assert picture[6 + 1, 6 + 5 * size + 1].tolist() == [0, 0, 4]  # of the memory
@@ -35,15 +34,15 @@ def test_columns_of_a_memory_stand_before_the_text_and_are_always_seen():
 
 
 def test_a_layer_without_a_pattern_is_grey():
-    patterns = torch.zeros(2, 1, 8, 8)
-    patterns[1] = torch.nan
+    patterns = np.zeros((2, 1, 8, 8))
+    patterns[1] = np.nan
     picture = mosaic(patterns)
 
     assert picture[-10, 10].tolist() == [200, 200, 200]
 
 
 def test_heads_are_named_where_there_is_room():
-    named, plain = mosaic(torch.zeros(1, 2, 64, 64)), mosaic(torch.zeros(1, 40, 16, 16))
+    named, plain = mosaic(np.zeros((1, 2, 64, 64))), mosaic(np.zeros((1, 40, 16, 16)))
 
     assert (named == 90).all(-1).sum() > 100
     assert not (plain == 90).all(-1).any()
