@@ -1,7 +1,7 @@
 """Measures again what BENCHMARKS.md claims, and writes that page: `python benchmarks [--quick] [--nanogpt PATH]`.
 
 Each benchmark can be run by itself too (`python benchmarks/training_speed.py`); then `python benchmarks --write`
-brings the page along. Needs `pip install transformers x-transformers`. Takes about two hours; with --quick under
+brings the page along. Needs `pip install transformers x-transformers psutil`. Takes about two hours; with --quick under
 three minutes, and then nothing is kept.
 """
 

@@ -6,8 +6,10 @@ it.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -21,6 +23,7 @@ from typing import Any
 
 CLONE = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
+_SLICE = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,63 @@ def train(folder: Path, name: str, *flags: str, may_fail: bool = False) -> dict[
         lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         result["metrics"] = [json.loads(line) for line in lines]
     return result
+
+
+def in_slices(folder: Path, trainings: Mapping[str, Sequence[str]], steps: int) -> dict[str, dict[str, float]]:
+    """Runs two or more trainings of so many steps in turns of two seconds, each with all of its processes paused while
+    it is another's turn: a machine that wanders does so for all alike, down to what changes within a second.
+
+    Args:
+        folder: where they run; the names are those of runs.
+        trainings: by name, what follows `microformer train --run NAME` on the command line.
+
+    Returns:
+        of each, the seconds of its own turns: `command`, from its start to its end, and `steps`, from the 100th step to
+        the last.
+    """
+    import psutil
+
+    processes, took = {}, {name: {"command": 0.0, "first": math.nan, "last": math.nan} for name in trainings}
+
+    def everything(name: str) -> list[psutil.Process]:
+        return [processes[name], *processes[name].children(recursive=True)]
+
+    for name, flags in trainings.items():
+        command = [sys.executable, "-m", "microformer", "train", "--run", name, *flags]
+        processes[name] = psutil.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        processes[name].suspend()
+    while going := [name for name, process in processes.items() if process.poll() is None]:
+        for name in going:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in everything(name):
+                    process.resume()
+            began, one = time.perf_counter(), took[name]
+            while (passed := time.perf_counter() - began) < _SLICE and processes[name].poll() is None:
+                step = _last_step(folder / "runs" / name / "metrics.jsonl")
+                if step >= 100 and one["first"] != one["first"]:
+                    one["first"] = one["command"] + passed
+                if step == steps and one["last"] != one["last"]:
+                    one["last"] = one["command"] + passed
+                time.sleep(0.01)
+            one["command"] += time.perf_counter() - began
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in everything(name):
+                    process.suspend()
+    for name, process in processes.items():
+        if process.returncode:
+            raise SystemExit(f"the training {name} ended with exit code {process.returncode}.")
+    return {name: {"command": one["command"], "steps": one["last"] - one["first"]} for name, one in took.items()}
+
+
+def _last_step(path: Path) -> int:
+    """The step of the last row of a metrics.jsonl; 0 where there is none yet."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-min(1000, path.stat().st_size), 2)
+            lines = file.read().decode("utf-8").splitlines()
+        return json.loads(lines[-1])["step"]
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def in_turns(cases: Mapping[str, Callable[[], float]], turns: int) -> dict[str, dict[str, float]]:

@@ -1,7 +1,9 @@
-"""What trackers cost (TRACKERS, docs/trackers.md): the default training with TensorBoard, with W&B offline, with both,
-with diagnostics, and with none of it, in turns that change their order. By the clock, and by the time of the training's
-own thread, which a shared machine disturbs less (trackers' threads and W&B's process work beside it); and how long each
-thing takes that is done in that thread. Over the whole training of 735 steps with its probes.
+"""What trackers cost (TRACKERS, docs/trackers.md): the default training with TensorBoard and W&B (offline), and with
+diagnostics, each beside one without, in pairs of which either is the first. The two of a pair take turns of two
+seconds, all processes of the other paused, so that a machine that wanders does so for both; two without show how far
+that holds. Over all 735 steps with their probes: the steps from the 100th on, and the whole command, starts and ends
+included. Then, in trainings of their own, how long each thing takes that is done in the training's own thread;
+trackers' threads and W&B's process work beside it.
 """
 
 import os
@@ -17,55 +19,58 @@ from typing import Any
 import measure as shared
 
 TITLE = "What trackers cost"
-ARMS: dict[str, dict[str, Any]] = {
-    "none": {}, "tensorboard": {"trackers": "tensorboard"}, "wandb": {"trackers": "wandb"},
-    "both": {"trackers": "tensorboard wandb"}, "diagnostics": {"diagnostics": True},
-}  # fmt: skip
+ARMS = {"without": (), "both trackers": ("--trackers", "tensorboard wandb"), "diagnostics": ("--diagnostics",)}
+TURNS = {"without": 2, "both trackers": 4, "diagnostics": 2}
 
 
 def measure(options: shared.Options) -> dict[str, Any]:
-    """Seconds of each training, and of what is done for trackers in its own thread."""
+    """Seconds of each pair, and of what is done in the training's own thread."""
+    steps = 150 if options.quick else 735
+    pairs: list[dict[str, Any]] = []
+    before, mode = Path.cwd(), os.environ.get("WANDB_MODE")
+    os.environ["WANDB_MODE"] = "offline"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            shared.train(folder, "prepared", "--max-steps", "20")
+            for turn in range(max(TURNS.values())):
+                for arm, flags in ARMS.items():
+                    if turn >= (1 if options.quick else TURNS[arm]):
+                        continue
+                    both = {"plain": (), "other": flags}
+                    order = list(both) if turn % 2 else list(both)[::-1]
+                    runs = {f"{arm.split()[0]}-{turn}-{one}": ("--max-steps", str(steps), *both[one]) for one in order}
+                    took = shared.in_slices(folder, runs, steps)
+                    pairs.append({"arm": arm, "first": order[0], **dict(zip(order, took.values(), strict=True))})
+                    print(pairs[-1], flush=True)
+            os.chdir(folder)
+            inside = _inside(steps)
+        finally:
+            os.chdir(before)
+            os.environ.pop("WANDB_MODE") if mode is None else os.environ.update(WANDB_MODE=mode)
+    return {"steps": steps, "pairs": pairs, "inside": inside}
+
+
+def _inside(steps: int) -> dict[str, dict[str, float]]:
+    """By arm, the share of a training's time that each thing takes in its own thread."""
     from microformer import pipeline
     from microformer.inspection import diagnostics
     from microformer.pipeline.beside import Beside
     from microformer.training.norms import Norms
     from microformer.training.tracking import Tracking
 
-    steps = 150 if options.quick else 735
     took: dict[str, list[float]] = defaultdict(list)
     _time(Norms, "on_gradients", took, "norms")
     _time(Tracking, "on_gradients", took, "histograms")
     _time(Tracking, "on_row", took, "rows and samples")
     _time(Beside, "_show", took, "patterns")
     _time(diagnostics.Diagnosing, "on_step", took, "diagnostics")
-    rows: list[dict[str, Any]] = []
-    before, mode = Path.cwd(), os.environ.get("WANDB_MODE")
-    os.environ["WANDB_MODE"] = "offline"
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            for turn in range(1 if options.quick else 5):
-                names = list(ARMS)
-                for name in names if turn % 2 else names[::-1]:
-                    took.clear()
-                    clock, thread, processor = time.perf_counter(), time.thread_time(), time.process_time()
-                    run = pipeline.train(run=f"{name}-{turn}", show=False, max_steps=steps, **ARMS[name])
-                    rows.append(
-                        {
-                            "turn": turn,
-                            "arm": name,
-                            "seconds": run.info["ended"]["seconds"],
-                            "clock": time.perf_counter() - clock,
-                            "thread": time.thread_time() - thread,
-                            "processor": time.process_time() - processor,
-                            "inside": {what: sum(each) for what, each in took.items()},
-                        }
-                    )
-                    print(rows[-1], flush=True)
-        finally:
-            os.chdir(before)
-            os.environ.pop("WANDB_MODE") if mode is None else os.environ.update(WANDB_MODE=mode)
-    return {"steps": steps, "rows": rows}
+    found = {}
+    for arm, given in (("both trackers", {"trackers": "tensorboard wandb"}), ("diagnostics", {"diagnostics": True})):
+        took.clear()
+        run = pipeline.train(run=f"inside-{arm.split()[0]}", show=False, max_steps=steps, **given)
+        found[arm] = {what: sum(each) / run.info["ended"]["seconds"] for what, each in took.items()}
+    return found
 
 
 def _time(owner: type, name: str, took: dict[str, list[float]], what: str) -> None:
@@ -84,26 +89,21 @@ def _time(owner: type, name: str, took: dict[str, list[float]], what: str) -> No
 
 def page(found: dict[str, Any]) -> str:
     """The section of BENCHMARKS.md."""
-    by = {name: [row for row in found["rows"] if row["arm"] == name] for name in ARMS}
-    lines = ["| | seconds of training | more, turn by turn | training's thread, s | in that thread, of the time |"]
-    lines.append("|---|---:|---|---:|---|")
-    for name, rows in by.items():
-        more = [100 * (row["seconds"] / plain["seconds"] - 1) for row, plain in zip(rows, by["none"], strict=True)]
-        parts: dict[str, list[float]] = defaultdict(list)
-        for row in rows:
-            for what, seconds in row["inside"].items():
-                parts[what].append(100 * seconds / row["seconds"])
-        inside = ", ".join(f"{what} {statistics.median(each):.2f} %" for what, each in parts.items())
-        whole = sum(statistics.median(each) for each in parts.values())
-        cells = (
-            name,
-            f"{statistics.median(row['seconds'] for row in rows):.1f}",
-            "" if name == "none" else ", ".join(f"{one:+.1f} %" for one in more),
-            f"{statistics.median(row['thread'] for row in rows):.1f}",
-            f"{inside}: {whole:.2f} %" if parts and name != "none" else "",
-        )
+    lines = ["| beside one without | steps, more | the whole command, more | in the training's own thread |"]
+    lines.append("|---|---|---|---|")
+    for arm in ARMS:
+        pairs = [pair for pair in found["pairs"] if pair["arm"] == arm]
+        parts = {what: share for what, share in found["inside"].get(arm, {}).items() if share >= 0.00005}
+        inside = ", ".join(f"{what} {share:.2%}" for what, share in parts.items())
+        cells = [arm, *(_more(pairs, what) for what in ("steps", "command"))]
+        cells.append(f"{inside}: {sum(parts.values()):.2%}" if inside else "")
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"{found['steps']} steps each.", ""])
+    return "\n".join([*lines, "", f"{found['steps']} steps each; means, and each pair.", ""])
+
+
+def _more(pairs: list[dict[str, Any]], what: str) -> str:
+    each = [pair["other"][what] / pair["plain"][what] - 1 for pair in pairs]
+    return f"**{statistics.fmean(each):+.1%}** ({', '.join(f'{one:+.1%}' for one in each)})"
 
 
 if __name__ == "__main__":

@@ -140,6 +140,21 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def held(lock: Path) -> bool | None:
+    """Whether somebody holds a lock; None where that can't be told. To ask, it is held for an instant."""
+    from filelock import FileLock, Timeout
+
+    if not lock.is_file():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # it may not be written
+        return None
+
+
 def shown(path: str | Path) -> str:
     """A path as a user would write it: relative where it lies under the working folder."""
     path = Path(path)

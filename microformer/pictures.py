@@ -370,10 +370,12 @@ def _name_ways(
         the height below them.
     """
     x = start = 0.25 / figure.get_figwidth()
+    # A bold letter is nearly a tenth of an inch wide; a line has a loss as well.
+    longest = max(9, min(60, int((figure.get_figwidth() - 0.5) / 0.095) - 7))
     for name, points in series.items():
         if colors[name] == AXIS:
             continue
-        words = f"{_shortened(name, 60)} {_loss(_last(points)[1])}"
+        words = f"{_shortened(name, longest)} {_loss(_last(points)[1])}"
         text = figure.text(x, height, words, size=10, weight="bold", color=colors[name], va="center")
         # The words' width in the SVG depends on the reader's font: some more than here.
         wide = 1.06 * text.get_window_extent().width / figure.bbox.width

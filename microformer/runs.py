@@ -323,7 +323,8 @@ class Run:
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.folder / ".lock", timeout=0)
+        # Long enough for the look of `files.held`.
+        lock = FileLock(self.folder / ".lock", timeout=0.3)
         with files.explained(self.folder):
             try:
                 lock.acquire()
@@ -338,6 +339,14 @@ class Run:
             yield
         finally:
             lock.release()
+
+    @property
+    def state(self) -> str:
+        """How it ended; `training` while it is trained, `killed` where that was cut short, `not ended` where nobody can
+        tell which: in a folder that can't be written to."""
+        if self.info["ended"]:
+            return self.info["ended"]["how"]
+        return {True: "training", False: "killed", None: "not ended"}[files.held(self.folder / ".lock")]
 
     @property
     def size(self) -> int:

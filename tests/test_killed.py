@@ -149,7 +149,7 @@ def assert_nothing_is_unreadable(folder):
             json.loads(path.read_text())
         elif path.suffix == ".safetensors":
             safetensors.torch.load_file(path)
-    if corpora.why_prepare(folder / "data", explicit=None, default_corpus="book.txt") is None:
+    if corpora.what_to_prepare(folder / "data", explicit=None, default_corpus="book.txt")[1] is None:
         corpora.load_prepared(folder / "data")
     for run in runs.all_runs(folder / "runs"):
         assert run.metrics is not None

@@ -132,7 +132,7 @@ def _about(run: "Run") -> str:
     try:
         ended = run.info["ended"]
         tags = f"tagged {' '.join(run.tags)}, " if run.tags else ""
-        return f"{tags}{ended['step']:,} steps, " if ended else f"{tags}not ended, "
+        return f"{tags}{ended['step']:,} steps, " if ended else f"{tags}{run.state}, "
     except (MicroformerError, KeyError, TypeError):
         return "damaged, "
 

@@ -65,12 +65,10 @@ def act(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"folder": files.shown(found.folder), **found.to_json()}, indent=2))
         return 0
-    rows = found.rows()
-    times = [name for name in rows[0] if name.endswith(" s")]
-    table(rows, {"parameters": ",", "tokens/s": ",.0f", **dict.fromkeys(times, ".4f"), "text read": ""})
+    table(found.rows(), found.formats)
     print("loss of validation, nats per token, by seconds of training\n")
     if bests := found.best_rows():
-        table(bests, {"loss": ".3f"})
+        table(bests, found.formats)
         print()
     for line in found.sentences():
         print(line)

@@ -11,14 +11,21 @@ from microformer.errors import notice
 if TYPE_CHECKING:
     from rich.console import Console
 
+# The longest word of a row's name that is not broken, in letters.
+_NAMED = 32
+
 
 def table(rows: list[dict[str, Any]], formats: dict[str, str]) -> None:
     """Prints rows under the names of their columns; those that have a format stand to the right."""
     from rich.table import Table
 
     drawn_up = Table(box=None, pad_edge=False)
+    first = next(iter(rows[0]))
+    # In a narrow window the others give way before what a row is called is cut up.
+    named = max((len(word) for row in rows for word in str(row[first]).split()), default=0)
     for name in rows[0]:
-        drawn_up.add_column(name, justify="right" if name in formats else "left", overflow="fold")
+        least = min(named, _NAMED) if name == first else None
+        drawn_up.add_column(name, justify="right" if name in formats else "left", overflow="fold", min_width=least)
     for row in rows:
         drawn_up.add_row(
             *("–" if value is None else format(value, formats.get(name, "")) for name, value in row.items())

@@ -34,6 +34,7 @@ def act(args: argparse.Namespace) -> int:
     plan = read_plan(args.file, args.trials, args.at_once)  # a mistake is told before torch takes its second to load
     from microformer import files
     from microformer.experiments.comparison import EXPERIMENTS
+    from microformer.experiments.found import FORMATS
     from microformer.experiments.sweep import sweep
 
     output = Path(args.output) if args.output else EXPERIMENTS / plan.name
@@ -46,8 +47,7 @@ def act(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"folder": files.shown(output), **found.to_json()}, indent=2))
         return 0
-    formats = {"loss": ".4f", "± seeds": ".4f", "parameters": ",", "steps": ",", "seconds": ".1f"}
-    table(found.rows(), formats)
+    table(found.rows(), FORMATS)
     print(f"\n{found.unit}, of validation; the lowest {min(len(found.ended), 10)} of {len(found.ended)}")
     for line in found.sentences():
         print(line)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from microformer.corpora.named import CORPORA, NamedCorpus, every, stored
     from microformer.corpora.prepared import Prepared, load_prepared
-    from microformer.corpora.preparing import choose_source, ensure_prepared, prepare, what_to_prepare, why_prepare
+    from microformer.corpora.preparing import choose_source, ensure_prepared, prepare, what_to_prepare
     from microformer.corpora.reading import Source
 
 __all__ = [
@@ -31,13 +31,12 @@ __all__ = [
     "prepare",
     "stored",
     "what_to_prepare",
-    "why_prepare",
 ]
 
 _HOMES = {
     "named": ("CORPORA", "NamedCorpus", "every", "stored"),
     "prepared": ("Prepared", "load_prepared"),
-    "preparing": ("choose_source", "ensure_prepared", "prepare", "what_to_prepare", "why_prepare"),
+    "preparing": ("choose_source", "ensure_prepared", "prepare", "what_to_prepare"),
     "reading": ("Source",),
 }
 

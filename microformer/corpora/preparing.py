@@ -109,8 +109,8 @@ def ensure_prepared(
 ) -> Prepared:
     """The prepared data in `folder`, made first if there is none or if it is not what is asked for now.
 
-    Says in one line of notice that it prepares, and why. Arguments as for `why_prepare`, errors as for `prepare` and
-    `load_prepared`: damaged data is an error, and is not replaced unasked.
+    Says in one line of notice that it prepares, and why. Arguments as for `what_to_prepare`, errors as for `prepare`
+    and `load_prepared`: damaged data is an error, and is not replaced unasked.
     """
     folder = Path(folder)
     settings = _settings(tokenizer, vocab_size, val_fraction, test_fraction, unknown)
@@ -134,33 +134,6 @@ def not_again(reason: str) -> DataError:
     )
 
 
-def why_prepare(
-    folder: str | Path,
-    *,
-    explicit: Source | None,
-    default_corpus: str,
-    tokenizer: str = "char",
-    vocab_size: int | None = None,
-    val_fraction: float | None = None,
-    test_fraction: float | None = None,
-    unknown: Unknown = "error",
-) -> str | None:
-    """Why the set in `folder` is not the one that is asked for, in a few words; None if it is.
-
-    Looks at names, sizes, times and, where those leave doubt, hashes; it doesn't open the tensors.
-
-    Args:
-        folder: of the prepared data.
-        explicit: the corpus that a flag or the config names; None if neither does. Then a corpus that was once asked
-            for stays, as long as it is unchanged or gone; without such it is `corpus.txt` in the folder, else the
-            default.
-        default_corpus: the named corpus to take when nothing else is there.
-        tokenizer, vocab_size, val_fraction, test_fraction, unknown: as for `prepare`.
-    """
-    settings = _settings(tokenizer, vocab_size, val_fraction, test_fraction, unknown)
-    return _decide(Path(folder), explicit, default_corpus, settings)[1]
-
-
 def what_to_prepare(
     folder: str | Path,
     *,
@@ -172,9 +145,17 @@ def what_to_prepare(
     test_fraction: float | None = None,
     unknown: Unknown = "error",
 ) -> tuple[Source, str | None]:
-    """What `ensure_prepared` would read, and why it would; None if the set in `folder` is the one that is asked for.
+    """What `ensure_prepared` would read, and in a few words why; None if the set in `folder` is what is asked for.
 
-    Arguments as for `why_prepare`.
+    Looks at names, sizes, times and, where those leave doubt, hashes; it doesn't open the tensors.
+
+    Args:
+        folder: of the prepared data.
+        explicit: the corpus that a flag or the config names; None if neither does. Then a corpus that was once asked
+            for stays, as long as it is unchanged or gone; without such it is `corpus.txt` in the folder, else the
+            default.
+        default_corpus: the named corpus to take when nothing else is there.
+        tokenizer, vocab_size, val_fraction, test_fraction, unknown: as for `prepare`.
     """
     settings = _settings(tokenizer, vocab_size, val_fraction, test_fraction, unknown)
     return _decide(Path(folder), explicit, default_corpus, settings)

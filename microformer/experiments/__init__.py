@@ -5,6 +5,7 @@ arms        what is compared: names and the settings each changes
 cells       the trainings themselves: one an arm and seed, resumed where they stopped, reused where they exist
 intervals   paired differences to the first arm, with intervals
 table       the result in rows, and as a table in words
+layout      such tables as Markdown and HTML
 comparison  all of it: from a base and arms to the folder with table and picture
 listing     the runs of a folder as a table: filtered, sorted, told apart, drawn
 tokenizers  tokenizers beside one another on one text

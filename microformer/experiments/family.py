@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from microformer import files
-from microformer.experiments import drawing
+from microformer.experiments import drawing, layout
 from microformer.experiments.laws import EXPONENTS, Law, fit
 from microformer.settings import Settings
 
@@ -257,19 +257,28 @@ class Scaling:
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a size: parameters, speed, and the loss of each budget."""
-        levels = sorted({one.level for own in self.of.values() for one in own})
-        names = {
-            level: f"{statistics.median(one.seconds for one in self.cells if one.level == level):,.0f} s"
-            for level in levels
-        }
         found = []
         for size, own in self.of.items():
             row: dict[str, Any] = {"size": size, "parameters": own[0].parameters, "tokens/s": self.speed(size)}
             losses = {one.level: one.loss for one in own}
-            row |= {names[level]: losses.get(level) for level in levels}
+            row |= {time: losses.get(level) for level, time in self._times_of_levels.items()}
             row["text read"] = f"{max(self._times(one.tokens) for one in own):.1f}×"
             found.append(row)
         return found
+
+    @property
+    def formats(self) -> dict[str, str]:
+        """How the tables write the figures of a column; these columns stand to the right."""
+        losses = dict.fromkeys(self._times_of_levels.values(), ".4f")
+        return {"parameters": ",", "tokens/s": ",.0f", "loss": ".3f", "text read": "", **losses}
+
+    @property
+    def _times_of_levels(self) -> dict[int, str]:
+        """How long the trainings of a budget took, in words."""
+        return {
+            level: f"{statistics.median(one.seconds for one in self.cells if one.level == level):,.0f} s"
+            for level in sorted({one.level for one in self.cells})
+        }
 
     def best_rows(self) -> list[dict[str, Any]]:
         """A row a time: the best size for it."""
@@ -344,16 +353,8 @@ class Scaling:
 
     def markdown(self) -> str:
         """Tables and sentences, for a page."""
-        formats = {"parameters": ",", "tokens/s": ",.0f", "loss": ".3f"}
-        lines = []
-        for rows in (self.rows(), self.best_rows()):
-            if rows:
-                lines += [f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"]
-                lines += [
-                    f"| {' | '.join(_cell(name, value, formats) for name, value in row.items())} |" for row in rows
-                ]
-                lines.append("")
-        return "\n".join([*lines, *self.sentences()]) + "\n"
+        tables = [layout.markdown(layout.texts(rows, self.formats), self.formats) for rows in self._tables()]
+        return "".join(f"{table}\n" for table in tables) + "\n".join(self.sentences()) + "\n"
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -424,19 +425,12 @@ class Scaling:
         self.picture().write(folder / "scaling.svg", folder / "scaling.png")
 
     def _repr_html_(self) -> str:
-        formats = {"parameters": ",", "tokens/s": ",.0f", "loss": ".3f"}
-        parts = []
-        for rows in (self.rows(), self.best_rows()):
-            if rows:
-                head = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
-                body = "".join(
-                    "<tr>"
-                    + "".join(f"<td>{html.escape(_cell(name, value, formats))}</td>" for name, value in row.items())
-                    + "</tr>"
-                    for row in rows
-                )
-                parts.append(f"<table><tr>{head}</tr>{body}</table>")
-        return "".join([*parts, *(f"<p>{html.escape(line)}</p>" for line in self.sentences()), self.picture().svg()])
+        tables = [layout.markup(layout.texts(rows, self.formats), self.formats) for rows in self._tables()]
+        said = (f"<p>{html.escape(line)}</p>" for line in self.sentences())
+        return "".join([*tables, *said, self.picture().svg()])
+
+    def _tables(self) -> list[list[dict[str, Any]]]:
+        return [rows for rows in (self.rows(), self.best_rows()) if rows]
 
 
 def cost(one: Measured, quantity: str) -> float:
@@ -466,9 +460,3 @@ def _between(own: Sequence[Measured], seconds: int | float) -> float | None:
             share = math.log(seconds / before.seconds) / math.log(after.seconds / before.seconds)
             return before.loss + share * (after.loss - before.loss)
     return None
-
-
-def _cell(name: str, value: Any, formats: Mapping[str, str]) -> str:
-    if value is None:
-        return "–"
-    return format(value, formats.get(name, ".4f" if isinstance(value, float) else ""))

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from microformer import files
-from microformer.experiments import drawing
+from microformer.experiments import drawing, layout
 from microformer.experiments.intervals import compare
 from microformer.experiments.space import Between, Plan, Value
 from microformer.settings import GROUPS, Settings
 
-# How many of the best a table has.
+# How many of the best a table has, and how it writes their figures.
 _SHOWN = 10
+FORMATS = {"loss": ".4f", "± seeds": ".4f", "parameters": ",", "steps": ",", "seconds": ".1f"}
 
 
 @dataclass(frozen=True)
@@ -162,14 +163,12 @@ class Sweep:
         rows = self.rows()
         if not rows:
             return "\n".join(self.sentences()) + "\n"
-        lines = [f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"]
-        for row in rows:
-            lines.append(f"| {' | '.join(_cell(name, value) for name, value in row.items())} |")
-        lines += ["", f"Losses are {self.unit}, of validation."]
+        lines = [f"Losses are {self.unit}, of validation."]
         for one in self.trials:
             if one.how in ("failed", "diverged"):
                 lines.append(f"Trial {one.number} ({one.said}): {one.reason}.".replace("..", "."))
-        return "\n".join([*lines, *self.sentences()]) + "\n"
+        table = layout.markdown(layout.texts(rows, FORMATS), FORMATS)
+        return table + "\n".join(["", *lines, *self.sentences()]) + "\n"
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values; NaN is null."""
@@ -255,23 +254,10 @@ class Sweep:
         return drawing.Slices(panels, f"validation loss ({self.unit})", self.plan.name)
 
     def _repr_html_(self) -> str:
-        rows = self.rows()
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in (rows[0] if rows else ()))
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(_cell(name, value))}</td>" for name, value in row.items()) + "</tr>"
-            for row in rows
-        )
+        table = layout.markup(layout.texts(self.rows(), FORMATS), FORMATS)
         said = "".join(f"<p>{html.escape(line)}</p>" for line in self.sentences())
         drawn = self.history().svg(prefix="history-") + self.slices().svg(prefix="slices-")
-        return f"<table><tr>{head}</tr>{body}</table>{said}{drawn}"
-
-
-def _cell(name: str, value: Any) -> str:
-    """A value in a table."""
-    if value is None:
-        return "–"
-    formats = {"loss": ".4f", "± seeds": ".4f", "parameters": ",", "steps": ",", "seconds": ".1f"}
-    return format(value, formats.get(name, "")).replace("|", "\\|")
+        return f"{table}{said}{drawn}"
 
 
 def _plain(trial: Trial) -> dict[str, Any]:

@@ -7,7 +7,6 @@ name. So `pandas.DataFrame(runs())` is a tidy frame, and a notebook that is hand
 needed to look at runs, and is not imported.
 """
 
-import html
 import math
 import operator
 import re
@@ -18,6 +17,7 @@ from typing import Any, overload
 
 from microformer import settings
 from microformer.errors import MicroformerError, RunError, SettingsError, nearest, notice
+from microformer.experiments import layout
 from microformer.pictures import Curves
 from microformer.runs import RUNS, Run, all_runs, check_across
 from microformer.settings import Settings
@@ -174,17 +174,7 @@ class Runs(Sequence[dict[str, Any]]):
         if self._shown is None:
             differ = [name for name in Settings().flat() if len({repr(row[name]) for row in self}) > 1]
             drawn = self.show(*self.shown, *[name for name in differ if name not in FIGURES][:_MOST_SETTINGS])
-        numbers = drawn.numbers
-
-        def line(kind: str, words: Mapping[str, str]) -> str:
-            cells = (
-                f'<{kind} style="text-align:{"right" if name in numbers else "left"}">{html.escape(word)}</{kind}>'
-                for name, word in words.items()
-            )
-            return f"<tr>{''.join(cells)}</tr>"
-
-        head = line("th", {name: name for name in drawn.shown})
-        return f"<table><thead>{head}</thead><tbody>{''.join(line('td', row) for row in drawn.texts())}</tbody></table>"
+        return layout.markup(drawn.texts(), drawn.numbers)
 
     def _named(self, name: str) -> str:
         """The column that a name stands for, in any of its spellings."""
@@ -326,7 +316,7 @@ def _row(run: Run) -> dict[str, Any]:
         "bits_per_char": figures.get("bits_per_char"),
         "best_step": figures.get("best_step"),
         "exact_match": figures.get("exact_match"),
-        "ended": ended.get("how", "not ended"),
+        "ended": run.state,
         "created": info.get("created"),
     }
     said = _settings(run)

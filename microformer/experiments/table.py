@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from microformer.experiments import layout
 from microformer.experiments.cells import Cell
 from microformer.experiments.intervals import compare
 
@@ -109,24 +110,13 @@ def remarks(cells: Sequence[Cell]) -> list[str]:
 
 def markdown(cells: Sequence[Cell], costs: bool = True) -> str:
     """The table for a page; see `words`."""
-    shown = words(cells, costs)
-    lines = [list(shown[0]), ["---:" if name in _TO_THE_RIGHT else "---" for name in shown[0]]]
-    lines += [list(line.values()) for line in shown]
-    return "\n".join("| " + " | ".join(word.replace("|", "\\|") for word in line) + " |" for line in lines) + "\n"
+    return layout.markdown(words(cells, costs), _TO_THE_RIGHT)
 
 
 def markup(cells: Sequence[Cell]) -> str:
     """The table as HTML, for a notebook or a page."""
-    shown = words(cells)
-
-    def cell(kind: str, name: str, word: str) -> str:
-        right = ' style="text-align:right"' if name in _TO_THE_RIGHT else ' style="text-align:left"'
-        return f"<{kind}{right}>{html.escape(word)}</{kind}>"
-
-    head = "".join(cell("th", name, name) for name in shown[0])
-    body = "".join(f"<tr>{''.join(cell('td', *pair) for pair in line.items())}</tr>" for line in shown)
     below = "".join(f"<p>{html.escape(remark)}</p>" for remark in remarks(cells))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
+    return layout.markup(words(cells), _TO_THE_RIGHT) + below
 
 
 def _with(value: str, half: float | None) -> str:

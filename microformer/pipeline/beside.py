@@ -11,7 +11,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from microformer import corpora, devices, files, generation, trackers
+from microformer import corpora, files, generation, trackers
 from microformer.errors import DivergedError, notice
 from microformer.inspection import diagnostics, probes
 from microformer.inspection.activations import TraceError
@@ -26,7 +26,7 @@ from microformer.training.observers import Observer
 from microformer.training.tracking import Tracking
 
 # How long a sample for the trackers is, in tokens.
-_SAMPLE = 100
+_SAMPLE = 60
 # How long a training that fails waits for them, in seconds.
 _IN_HASTE = 3.0
 
@@ -53,7 +53,7 @@ class Beside:
         self.run, self.model, self.averaged = run, model, averaged
         counted = data.counted(held_out[: data.example])
         self.question = held_out[: data.example][~counted] if counted is not None else None  # of a task
-        self.trackers = trackers.Trackers([*trackers.build(_named(training.trackers)), *more], devices.one_thread_here)
+        self.trackers = trackers.Trackers([*trackers.build(_named(training.trackers)), *more])
         norms = Norms(model)
         self.tracking = Tracking(self.trackers, norms, training.probe_steps, self._sample)
         looked_at = held_out[: probes.LENGTH].long()

@@ -78,7 +78,8 @@ def prepared_apart(chosen: Settings, folder: Path = Path(), inputs: Sequence[str
         if STANDARD_INPUT in source.inputs:
             raise not_again(reason)
         for manifest in sorted(apart.glob(f"[0-9a-f]*/{MANIFEST}")):
-            if corpora.why_prepare(manifest.parent, explicit=source, default_corpus="", **how) is None:
+            _, why = corpora.what_to_prepare(manifest.parent, explicit=source, default_corpus="", **how)
+            if why is None:
                 with suppress(DataError):  # damaged: it is made again
                     return corpora.load_prepared(manifest.parent)
         notice(f"preparing {source} for a comparison.")

@@ -13,6 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
+from microformer import devices
 from microformer.errors import notice
 from microformer.runs import Run
 
@@ -100,8 +101,7 @@ def give_way() -> None:
     import torch
 
     torch.set_num_threads(1)
-    if hasattr(os, "nice"):
-        os.nice(10)
+    devices.give_way()
 
 
 def end_with_input(end: Any) -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from microformer import devices
 from microformer.errors import MicroformerError, notice
 from microformer.trackers.base import About, Tracker
 
@@ -29,11 +30,10 @@ class Lane:
 
     Args:
         tracker: whose methods are called, in the order of the calls, in that thread alone.
-        enter: called there first.
     """
 
-    def __init__(self, tracker: Tracker, enter: Callable[[], None]):
-        self.tracker, self.enter = tracker, enter
+    def __init__(self, tracker: Tracker):
+        self.tracker = tracker
         self.failed = False
         self.gaps = False
         self.waiting: deque[Call] = deque()
@@ -74,7 +74,7 @@ class Lane:
             self._tell(error)
 
     def _work(self) -> None:
-        self.enter()
+        devices.one_thread_here()
         while not self.done.is_set():
             with self.changed:
                 self.changed.wait_for(lambda: self.waiting)
@@ -99,11 +99,10 @@ class Trackers:
 
     Args:
         trackers: which.
-        enter: called first in each one's thread.
     """
 
-    def __init__(self, trackers: Sequence[Tracker] = (), enter: Callable[[], None] = lambda: None):
-        self.trackers, self.enter = list(trackers), enter
+    def __init__(self, trackers: Sequence[Tracker] = ()):
+        self.trackers = list(trackers)
         self.lanes: list[Lane] = []
 
     def __bool__(self) -> bool:
@@ -111,7 +110,7 @@ class Trackers:
 
     def begin(self, about: About) -> None:
         """Begins all of them, each in its own thread."""
-        self.lanes = [Lane(one, self.enter) for one in self.trackers]
+        self.lanes = [Lane(one) for one in self.trackers]
         self._put(lambda one: one.begin(about))
 
     def scalars(self, step: int, values: Mapping[str, int | float]) -> None:

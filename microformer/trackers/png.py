@@ -11,5 +11,6 @@ def png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
     from PIL import Image
 
     packed = io.BytesIO()
-    Image.fromarray(pixels).save(packed, "png")
+    # Half the time of the usual level 6, and a twentieth more bytes.
+    Image.fromarray(pixels).save(packed, "png", compress_level=3)
     return packed.getvalue()

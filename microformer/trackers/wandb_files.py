@@ -56,7 +56,8 @@ def cut_back(folder: Path, id: str, step: int) -> int:
         none.
     """
     last = -1
-    for path in sorted(folder.glob(f"*-{id}/run-{id}.wandb")):
+    # A part that begins within the same second as another has a number behind its name.
+    for path in sorted(folder.glob(f"*-{id}*/run-{id}.wandb")):
         data = path.read_bytes()
         online = not path.parent.name.startswith("offline-")
         sent = online or path.with_name(path.name + ".synced").exists()

@@ -12,15 +12,17 @@ there, as it can't be cut; those steps are not logged a second time when they ar
 
 import base64
 import html
-import io
 import json
 import os
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from microformer import devices
 from microformer.trackers import wandb_files
 
 # Seconds for W&B's server to answer.
@@ -50,15 +52,25 @@ def main(lines: Iterable[str], answer: Callable[[Mapping[str, Any]], None]) -> N
             case "end":
                 assert run is not None
                 run.summary["ended"] = message["how"]
-                run.finish(exit_code=0)
+                _finish(run, 0)
                 answer({})
                 return
             case _:
                 assert run is not None
                 if message["step"] > after:
-                    run.log(_logged(message), step=message["step"])
+                    with _logged(message) as values:
+                        run.log(values, step=message["step"])
     if run is not None:
-        run.finish(exit_code=1)
+        _finish(run, 1)
+
+
+def _finish(run: Any, exit_code: int) -> None:
+    """Ends the run; what is kept offline is on the disk then."""
+    import wandb
+
+    run.finish(exit_code=exit_code)
+    if run.offline:
+        wandb.teardown()  # what writes the files is a program of its own, and is still at it
 
 
 def _begin(message: Mapping[str, Any]) -> tuple[Any, int]:
@@ -75,6 +87,8 @@ def _begin(message: Mapping[str, Any]) -> tuple[Any, int]:
     known = wandb.Settings()
     said = {name for name in ours if f"WANDB_{name.upper()}" in os.environ}
     settings = wandb.Settings(**{name: one for name, one in ours.items() if hasattr(known, name) and name not in said})
+    if hasattr(settings, "allow_media_symlink"):
+        settings.allow_media_symlink = False  # pictures are files that are gone at once
     if os.environ.get("WANDB_MODE", "online") == "online":
         run = wandb.init(settings=settings, **names)
         return run, run.starting_step - 1
@@ -86,26 +100,31 @@ def _begin(message: Mapping[str, Any]) -> tuple[Any, int]:
     return wandb.init(settings=settings, **names), last
 
 
-def _logged(message: Mapping[str, Any]) -> dict[str, Any]:
-    """What W&B is to log."""
+@contextmanager
+def _logged(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What W&B is to log, and while inside."""
     import wandb
 
     match message["what"]:
         case "scalars":
-            return message["values"]
+            yield message["values"]
         case "text":
-            return {message["name"]: wandb.Html(f"<pre>{html.escape(message['text'])}</pre>")}
+            yield {message["name"]: wandb.Html(f"<pre>{html.escape(message['text'])}</pre>")}
         case "image":
-            from PIL import Image
-
-            return {message["name"]: wandb.Image(Image.open(io.BytesIO(base64.b64decode(message["png"]))))}
+            # A file, which is copied as it is; pixels would be packed a second time.
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "image.png"
+                path.write_bytes(base64.b64decode(message["png"]))
+                yield {message["name"]: wandb.Image(str(path))}
         case "histogram":
-            return {message["name"]: wandb.Histogram(np_histogram=(message["counts"], message["edges"]))}
-    raise ValueError(message["what"])
+            yield {message["name"]: wandb.Histogram(np_histogram=(message["counts"], message["edges"]))}
+        case what:
+            raise ValueError(what)
 
 
 def _alone() -> None:
     # What the library prints must not stand among the answers; nor may it, or a process that it starts, read the lines.
+    devices.give_way()
     lines, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -15,7 +15,7 @@ import torch
 from local_server import CONTENT, serving
 
 from microformer import tokenization
-from microformer.corpora import Source, choose_source, ensure_prepared, named, prepare, reading, why_prepare
+from microformer.corpora import Source, choose_source, ensure_prepared, named, prepare, reading, what_to_prepare
 from microformer.corpora.fetching import NoNetwork
 from microformer.corpora.named import CORPORA, NamedCorpus
 from microformer.errors import DataError, FileError, SettingsError
@@ -25,6 +25,11 @@ prepare_module = importlib.import_module("microformer.corpora.preparing")
 
 WORDS = ["to", "be", "or", "not", "naïve", "日本語", "🙂", "end.\n", "\r\n", "  "]
 TEXT = " ".join(random.Random(0).choices(WORDS, k=2000))
+
+
+def why_prepare(folder, **asked):
+    """Why the set there is not what is asked for; None if it is."""
+    return what_to_prepare(folder, **asked)[1]
 
 
 @pytest.fixture

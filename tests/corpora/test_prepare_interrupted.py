@@ -11,7 +11,7 @@ import signal
 import pytest
 
 from microformer import files
-from microformer.corpora import Source, ensure_prepared, load_prepared, parts, prepare, why_prepare
+from microformer.corpora import Source, ensure_prepared, load_prepared, parts, prepare, what_to_prepare
 from microformer.errors import DataError, FileError
 
 prepare_module = importlib.import_module("microformer.corpora.preparing")
@@ -19,6 +19,11 @@ prepare_module = importlib.import_module("microformer.corpora.preparing")
 OLD, NEW = "To be, or not to be. " * 100, "All that glisters is not gold. " * 150
 # What a system call may be in the middle of when the power goes.
 MOMENTS = ("replace", "fsync", "unlink")
+
+
+def why_prepare(folder, **asked):
+    """Why the set there is not what is asked for; None if it is."""
+    return what_to_prepare(folder, **asked)[1]
 
 
 def _prepare_and_die(project, moment, pipe):

@@ -71,8 +71,14 @@ def test_each_run_is_a_row_of_figures_and_settings_under_the_same_columns(here):
 def test_a_run_that_has_not_ended_has_the_figures_so_far(here):
     row = runs("going")[0]
 
-    assert (row["ended"], row["steps"], row["seconds"]) == ("not ended", 3, 12.0)
+    assert (row["ended"], row["steps"], row["seconds"]) == ("killed", 3, 12.0)
     assert (row["val_loss"], row["best_step"]) == (2.9, 2)
+
+
+def test_one_that_is_being_trained_is_told_from_one_that_was_killed(here):
+    with folders.find("going").lock():
+        assert names(runs().where("ended=training")) == ["going"]
+    assert names(runs().where("ended=killed")) == ["going"]
 
 
 def test_a_run_that_diverged_has_its_figures_up_to_there(here):

@@ -180,7 +180,7 @@ def test_what_a_run_does_not_have_is_said(here):
 
     page = Page(made("b"))
 
-    assert "Has not ended: going on, or killed after 24 steps" in page.text
+    assert "Was killed after 24 steps" in page.text
     assert "Nothing could be written for this report: it has no checkpoint yet." in page.text
     assert "there are no probes" in page.text
 

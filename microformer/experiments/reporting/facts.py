@@ -48,8 +48,9 @@ def ending(run: Run) -> str:
     ended = run.info["ended"]
     if not ended:
         latest = run.latest
-        came = f" after {latest['step']:,} steps in {_time(latest['seconds'])}" if latest else ""
-        return f"Has not ended: going on, or killed{came}."
+        came = f"{latest['step']:,} steps in {_time(latest['seconds'])}" if latest else "no steps"
+        said = {"training": f"Is being trained: {came} so far.", "killed": f"Was killed after {came}."}
+        return said.get(run.state, f"Has not ended: {came} so far.")
     if ended["how"] == "imported":
         return f"Imported: {run.info.get('imported', 'another program’s model')}."
     took = f"{ended['step']:,} steps in {_time(ended['seconds'])}"

@@ -1,5 +1,6 @@
 """The page of a report, from what the other files say of runs. Knows how it is laid out, and no figures of its own."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,7 @@ def page(chosen: _Chosen, asked: _Asked) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     labels = [label for _, label in chosen.runs]
     several = None
     if chosen.comparison is None:
@@ -154,6 +156,13 @@ def page(chosen: _Chosen, asked: _Asked) -> str:
         comparison=None if chosen.comparison is None else _compared(chosen.comparison, chosen.missing),
         runs=[_whole(run, label, number, asked) for number, (run, label) in enumerate(chosen.runs)],
     )
+
+
+def _breakable(name: str) -> Any:
+    """A name that a narrow column may break behind its signs, rather than within a word."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"([=:,/()_-]+)(?=\w)", r"\1<wbr>", str(escape(name))))
 
 
 def _whole(run: Run, label: str, number: int, asked: _Asked) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def data(around: Around) -> Iterator[Finding]:
     from microformer.corpora.prepared import MANIFEST, read_manifest
 
     folder = Path("data")
-    if _held(folder / ".lock"):
+    if files.held(folder / ".lock"):
         yield ok("a preparation is at work in data/ just now")
         return
     if read_manifest(folder) is None:
@@ -152,7 +152,7 @@ def all_runs(around: Around) -> Iterator[Finding]:
         if time.monotonic() - began > _RUNS_SECONDS:
             break
         looked += 1
-        if _held(run.folder / ".lock"):
+        if files.held(run.folder / ".lock"):
             written.append(run.name)
             continue
         try:
@@ -220,23 +220,6 @@ def _check_run(run: runs.Run) -> None:
             files.read_json(folder / "training.json")
     for step in run.probes:
         runs.tensors_header(run.folder / "probes" / f"step-{step:07d}.safetensors")
-
-
-def _held(lock: Path) -> bool:
-    """Whether somebody holds a lock. It is held here for that instant, for there is no other way to ask."""
-    from filelock import FileLock, Timeout
-
-    if not lock.is_file():
-        return False
-    asked = FileLock(lock, timeout=0)
-    try:
-        asked.acquire()
-    except Timeout:
-        return True
-    except OSError:  # it may not be written: nobody here holds it
-        return False
-    asked.release()
-    return False
 
 
 def _size_of_a_run(chosen: Settings) -> int:
