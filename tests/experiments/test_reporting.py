@@ -26,7 +26,7 @@ OWN = '''from microformer.models.kernels import Softmax
 class Mine(Softmax):
     """</pre><script>alert(3)</script>"""
 '''
-VOID = {"meta", "input", "img", "br", "hr", "link"}
+VOID = {"meta", "input", "img", "br", "hr", "link", "wbr"}
 
 
 class Page(HTMLParser):
