@@ -41,7 +41,7 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 def act(args: argparse.Namespace) -> int:
     from microformer.experiments import comparison
-    from microformer.experiments.table import words
+    from microformer.experiments.table import TO_THE_RIGHT, words
 
     how = {"base": args.base, "arms": args.arms, "seeds": args.seeds, "steps": args.steps, "minutes": args.minutes}
     _, arms, seeds = comparison.planned(**how)
@@ -56,11 +56,10 @@ def act(args: argparse.Namespace) -> int:
         print(json.dumps(found.to_dict(), indent=2))
     else:
         rows = words(found.cells)
-        formats: dict[str, str] = dict.fromkeys(("steps", "seconds", "tokens/s", "memory", "parameters"), "")
         print()
         failed = [(row["arm"], row["verdict"]) for row in rows if row["verdict"].startswith("failed: ")]
         short = [{**row, "verdict": "failed"} if row["verdict"].startswith("failed: ") else row for row in rows]
-        table([{name: word or None for name, word in row.items()} for row in short], formats)
+        table([{name: word or None for name, word in row.items()} for row in short], dict.fromkeys(TO_THE_RIGHT, ""))
         for arm, why in failed:
             print(f"\n{arm} {why}")
         for remark in found.remarks:

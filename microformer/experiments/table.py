@@ -16,7 +16,7 @@ from microformer.experiments.cells import Cell
 from microformer.experiments.intervals import compare
 
 NATS, BITS = "nats per token", "bits per byte"
-_TO_THE_RIGHT = ("steps", "seconds", "tokens/s", "memory", "parameters")
+TO_THE_RIGHT = ("steps", "seconds", "tokens/s", "memory", "parameters")
 
 
 def unit(cells: Sequence[Cell]) -> str:
@@ -110,13 +110,13 @@ def remarks(cells: Sequence[Cell]) -> list[str]:
 
 def markdown(cells: Sequence[Cell], costs: bool = True) -> str:
     """The table for a page; see `words`."""
-    return layout.markdown(words(cells, costs), _TO_THE_RIGHT)
+    return layout.markdown(words(cells, costs), TO_THE_RIGHT)
 
 
 def markup(cells: Sequence[Cell]) -> str:
     """The table as HTML, for a notebook or a page."""
     below = "".join(f"<p>{html.escape(remark)}</p>" for remark in remarks(cells))
-    return layout.markup(words(cells), _TO_THE_RIGHT) + below
+    return layout.markup(words(cells), TO_THE_RIGHT) + below
 
 
 def _with(value: str, half: float | None) -> str:

@@ -21,6 +21,8 @@ _HERE = Path(__file__).parent
 # Width and height in inches: of a page, and of a telephone.
 _WIDE, _NARROW = (9.6, 4.4), (3.6, 3.3)
 _ACROSS = {"step": "steps", "tokens": "tokens", "seconds": "seconds"}
+# What of a training is drawn besides its losses.
+_COURSE = {"grad_norm": "gradient norm", "lr": "learning rate"}
 # What several runs are told apart by, besides their settings, and how it is called here.
 _FIGURES = {
     "val_loss": "nats a token", "bits_per_char": "bits a character", "parameters": "parameters", "steps": "steps",
@@ -189,6 +191,7 @@ def _section(run: Run, label: str, number: int, asked: _Asked) -> dict[str, Any]
         "beside": facts.beside(run),
         "warned": facts.warned(run),
         "charts": _charts({x: run.curves(x) for x in ("step", "seconds")}, f"r{number}"),
+        "course": _charts(_course(run), f"r{number}"),
         "samples": samples.written(run, asked.prompt, asked.most, asked.temperature, asked.seed, asked.tell),
         "looks": looks.seen(run),
         "changed": changed,
@@ -198,6 +201,16 @@ def _section(run: Run, label: str, number: int, asked: _Asked) -> dict[str, Any]
         "code": facts.code(run),
         "again": facts.again(run),
     }
+
+
+def _course(run: Run) -> dict[str, Picture]:
+    """How the rate and the gradient's norm went, before it was clipped."""
+    found: dict[str, Picture] = {}
+    for key, name in _COURSE.items():
+        points = [(row["step"], row[key]) for row in run.metrics if key in row]
+        if points:
+            found[key] = Curves({name: points}, x_label="steps", y_label=name)
+    return found
 
 
 def _several(found: Sequence[Run], labels: Sequence[str]) -> dict[str, Any]:
@@ -296,7 +309,7 @@ def _charts(curves: Mapping[str, Picture], prefix: str) -> list[dict[str, Any]]:
     return [
         {
             "id": f"{prefix}-{x}",
-            "name": _ACROSS.get(x, x),
+            "name": {**_ACROSS, **_COURSE}.get(x, x),
             "wide": Markup(one.svg(*_WIDE, prefix=f"{prefix}-{x}-w-")),
             "narrow": Markup(one.svg(*_NARROW, prefix=f"{prefix}-{x}-n-")),
         }
