@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
+
+from microformer.trackers.drawn import Drawn
 
 Row = Mapping[str, int | float]
 
@@ -53,8 +55,8 @@ class Tracker:
     def text(self, step: int, name: str, text: str) -> None:
         """A text, such as a sample."""
 
-    def image(self, step: int, name: str, pixels: UInt8[np.ndarray, "height width 3"]) -> None:
-        """A picture, red, green and blue."""
+    def image(self, step: int, name: str, picture: Drawn) -> None:
+        """A picture: its `pixels`, [height width 3] of bytes, or `png`."""
 
     def histogram(self, step: int, name: str, counts: Int[np.ndarray, "bin"], edges: Float[np.ndarray, "edge"]) -> None:
         """How many numbers lie between each of the edges and the next; there is an edge more than counts."""

@@ -13,6 +13,7 @@ from typing import Any
 from microformer import devices
 from microformer.errors import MicroformerError, notice
 from microformer.trackers.base import About, Tracker
+from microformer.trackers.drawn import Drawn
 
 # The most calls that wait for a tracker, and the most that may wait where another picture is to be added: some 20 MB
 # of figures, or as much of pictures.
@@ -120,9 +121,10 @@ class Trackers:
     def text(self, step: int, name: str, text: str) -> None:
         self._put(lambda one: one.text(step, name, text))
 
-    def image(self, step: int, name: str, pixels: Callable[[], Any]) -> None:
-        """pixels: gives the picture; called in the tracker's thread, since it takes a while."""
-        self._put(lambda one: one.image(step, name, pixels()), _MOST_PICTURES)
+    def image(self, step: int, name: str, draw: Callable[[], Any]) -> None:
+        """draw: gives the pixels; called in a tracker's thread, since it takes a while."""
+        picture = Drawn(draw)
+        self._put(lambda one: one.image(step, name, picture), _MOST_PICTURES)
 
     def histogram(self, step: int, name: str, counts: Any, edges: Any) -> None:
         self._put(lambda one: one.histogram(step, name, counts, edges))

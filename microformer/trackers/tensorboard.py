@@ -15,11 +15,11 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
 from microformer.files import explained
 from microformer.trackers.base import About, Tracker
-from microformer.trackers.png import png
+from microformer.trackers.drawn import Drawn
 
 _STRING = 7  # DT_STRING, among a tensor's kinds
 
@@ -59,9 +59,9 @@ class TensorBoard(Tracker):
         words = "\n".join(f"    {line}" for line in text.splitlines())
         self._show(step, {"tag": name, "metadata": about, "tensor": _tensor(words.encode("utf-8"))})
 
-    def image(self, step: int, name: str, pixels: UInt8[np.ndarray, "height width 3"]) -> None:
-        height, width, _ = pixels.shape
-        image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": png(pixels)}
+    def image(self, step: int, name: str, picture: Drawn) -> None:
+        height, width, _ = picture.pixels.shape
+        image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": picture.png}
         self._show(step, {"tag": name, "image": image})
 
     def histogram(self, step: int, name: str, counts: Int[np.ndarray, "bin"], edges: Float[np.ndarray, "edge"]) -> None:

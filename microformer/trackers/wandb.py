@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
 from microformer.errors import TrackerError, notice
 from microformer.files import explained, shown, write_text
 from microformer.trackers.base import About, Tracker
-from microformer.trackers.png import png
+from microformer.trackers.drawn import Drawn
 
 
 class WandB(Tracker):
@@ -81,8 +81,8 @@ class WandB(Tracker):
     def text(self, step: int, name: str, text: str) -> None:
         self._send("text", step, name=name, text=text)
 
-    def image(self, step: int, name: str, pixels: UInt8[np.ndarray, "height width 3"]) -> None:
-        self._send("image", step, name=name, png=base64.b64encode(png(pixels)).decode("ascii"))
+    def image(self, step: int, name: str, picture: Drawn) -> None:
+        self._send("image", step, name=name, png=base64.b64encode(picture.png).decode("ascii"))
 
     def histogram(self, step: int, name: str, counts: Int[np.ndarray, "bin"], edges: Float[np.ndarray, "edge"]) -> None:
         self._send("histogram", step, name=name, counts=counts.tolist(), edges=edges.tolist())

@@ -17,8 +17,8 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ _FINISH = 30
 def main(lines: Iterable[str], answer: Callable[[Mapping[str, Any]], None]) -> None:
     """Does what the lines say, until they end."""
     run, after = None, -1
+    held: list[Mapping[str, Any]] = []  # what is of one step
     for line in lines:
         message = json.loads(line)
         match message["what"]:
@@ -51,16 +52,21 @@ def main(lines: Iterable[str], answer: Callable[[Mapping[str, Any]], None]) -> N
                 answer({"url": run.url or ""})
             case "end":
                 assert run is not None
+                _log(run, held)
                 run.summary["ended"] = message["how"]
                 _finish(run, 0)
                 answer({})
                 return
             case _:
                 assert run is not None
-                if message["step"] > after:
-                    with _logged(message) as values:
-                        run.log(values, step=message["step"])
+                if message["step"] <= after:
+                    continue
+                if held and held[0]["step"] != message["step"]:
+                    _log(run, held)
+                    held = []
+                held.append(message)
     if run is not None:
+        _log(run, held)
         _finish(run, 1)
 
 
@@ -98,6 +104,14 @@ def _begin(message: Mapping[str, Any]) -> tuple[Any, int]:
         print(f"{folder / 'wandb'} can't be cut back: {error!r}", file=sys.stderr)
         last = message["step"]
     return wandb.init(settings=settings, **names), last
+
+
+def _log(run: Any, messages: Sequence[Mapping[str, Any]]) -> None:
+    """Logs all that there is of a step; at once, for each call takes the library some milliseconds."""
+    if messages:
+        with ExitStack() as stack:
+            values = [stack.enter_context(_logged(message)) for message in messages]
+            run.log({name: one for each in values for name, one in each.items()}, step=messages[0]["step"])
 
 
 @contextmanager

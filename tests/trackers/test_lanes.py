@@ -28,7 +28,7 @@ class Kept(Tracker):
     def scalars(self, step, values):
         self.calls.append(("scalars", step, dict(values)))
 
-    def image(self, step, name, pixels):
+    def image(self, step, name, picture):
         self.calls.append(("image", step, name))
 
     def end(self, how):

@@ -12,6 +12,7 @@ from tracked import points, tensorboard
 
 from microformer.errors import FileError
 from microformer.trackers import About
+from microformer.trackers.drawn import Drawn
 from microformer.trackers.tensorboard import TensorBoard
 
 
@@ -34,7 +35,7 @@ def test_what_is_written_is_what_tensorboard_reads(tmp_path):
     tracker.scalars(1, {"train_loss": 4.0, "grad_norm/embed": 0.5})
     tracker.scalars(2, {"train_loss": 3.5})
     tracker.text(2, "sample", "# Not a heading\n<b>")
-    tracker.image(2, "attention", pixels)
+    tracker.image(2, "attention", Drawn(lambda: pixels))
     tracker.histogram(2, "weights/embed", np.array([1, 3]), np.array([0.0, 1.0, 2.0]))
     tracker.end("finished")
 

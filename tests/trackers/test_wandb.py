@@ -14,6 +14,7 @@ from tracked import alone, wandb_parts
 
 from microformer.errors import TrackerError
 from microformer.trackers import About, Trackers
+from microformer.trackers.drawn import Drawn
 from microformer.trackers.wandb import WandB
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ def test_what_is_logged_is_in_the_file(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (12, 8, 3)).astype(np.uint8)
     tracker = begun(tmp_path)
     tracker.scalars(1, {"train_loss": 4.25, "grad_norm/embed": 0.5})
-    tracker.image(2, "attention", pixels)
+    tracker.image(2, "attention", Drawn(lambda: pixels))
     tracker.histogram(2, "weights/embed", np.array([1, 3]), np.array([0.0, 1.0, 2.0]))
     tracker.text(2, "sample", "<b> & more")
     tracker.scalars(2, {"train_loss": 3.5})
