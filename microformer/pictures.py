@@ -123,6 +123,7 @@ class Curves(Picture):
         best: the (x, loss) to mark with its value.
         pale: the series that are noisy: drawn thin and pale, a long one with its running mean, the others strong;
             None: those whose name begins with "train".
+        whole: whether the height is for all values, as where they are no losses.
     """
 
     series: Mapping[str, Sequence[Point]]
@@ -132,6 +133,7 @@ class Curves(Picture):
     title: str = ""
     best: Point | None = None
     pale: frozenset[str] | None = None
+    whole: bool = False
 
     @property
     def label(self) -> str:
@@ -278,6 +280,11 @@ def _draw(figure: Figure, curves: Curves) -> None:
     number = "auto" if width > 6 else max(2, int(width))
     axes.xaxis.set_major_locator(MaxNLocator(number, integer=whole, steps=[1, 2, 2.5, 5, 10]))  # no half steps
     low, high = _reaching(*_interesting(series, pale, left, right, best), baselines)
+    if curves.whole:
+        values = [y for points in series.values() for _, y in points if not math.isnan(y)]
+        low, high = min(values), max(values)
+        if low == high:
+            low, high = min(low, 0.0), max(high, 0.0) or 1.0
     axes.set_xlim(left, right + 0.008 * (right - left))
     # Room below the lowest point for the words that name the best one.
     axes.set_ylim(low - 0.14 * (high - low), high + 0.03 * (high - low))

@@ -115,7 +115,7 @@ def test_a_report_of_a_run_has_its_figures_curves_samples_pictures_and_how_to_ma
     ):  # fmt: skip
         assert words in page.text, words
     tags = [tag for tag, _ in page.elements]
-    assert tags.count("svg") == 4  # by steps and by seconds, each for a page and for a telephone
+    assert tags.count("svg") == 8  # loss by steps and by seconds, norm, rate; each for a page and for a telephone
     assert tags.count("img") == 2 * len([step for step in (1, 2, 4, 8, 16, 24) if step in runs.find("a").probes][:5])
 
 

@@ -21,8 +21,8 @@ _HERE = Path(__file__).parent
 # Width and height in inches: of a page, and of a telephone.
 _WIDE, _NARROW = (9.6, 4.4), (3.6, 3.3)
 _ACROSS = {"step": "steps", "tokens": "tokens", "seconds": "seconds"}
-# What of a training is drawn besides its losses.
-_COURSE = {"grad_norm": "gradient norm", "lr": "learning rate"}
+# What of a training is drawn besides its losses: where it stands in the metrics, what it is, and in a word.
+_COURSE = {"grad_norm": ("norm of the gradient, before it is clipped", "norm"), "lr": ("learning rate", "rate")}
 # What several runs are told apart by, besides their settings, and how it is called here.
 _FIGURES = {
     "val_loss": "nats a token", "bits_per_char": "bits a character", "parameters": "parameters", "steps": "steps",
@@ -206,10 +206,11 @@ def _section(run: Run, label: str, number: int, asked: _Asked) -> dict[str, Any]
 def _course(run: Run) -> dict[str, Picture]:
     """How the rate and the gradient's norm went, before it was clipped."""
     found: dict[str, Picture] = {}
-    for key, name in _COURSE.items():
+    for key, (label, name) in _COURSE.items():
         points = [(row["step"], row[key]) for row in run.metrics if key in row]
         if points:
-            found[key] = Curves({name: points}, x_label="steps", y_label=name)
+            pale = frozenset({name} if key == "grad_norm" else ())
+            found[key] = Curves({name: points}, x_label="step", y_label=label, pale=pale, whole=True)
     return found
 
 
@@ -309,7 +310,7 @@ def _charts(curves: Mapping[str, Picture], prefix: str) -> list[dict[str, Any]]:
     return [
         {
             "id": f"{prefix}-{x}",
-            "name": {**_ACROSS, **_COURSE}.get(x, x),
+            "name": _COURSE[x][1] if x in _COURSE else f"by {_ACROSS.get(x, x)}",
             "wide": Markup(one.svg(*_WIDE, prefix=f"{prefix}-{x}-w-")),
             "narrow": Markup(one.svg(*_NARROW, prefix=f"{prefix}-{x}-n-")),
         }
