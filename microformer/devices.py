@@ -18,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
-_WAY = 19  # the lowest priority
 SPINS = "5000"  # how often a waiting thread looks before it sleeps: see `share_cores`
 MARGIN = 1.3  # how many times faster the less usual choice must be before it is taken
 _MOST_THREADS = 1024
@@ -344,18 +343,6 @@ def one_thread_here() -> None:
     elsewhere = threading.Thread(target=torch.set_num_threads, args=(threads,))
     elsewhere.start()
     elsewhere.join()
-
-
-def give_way() -> None:
-    """Has this process take what others leave of the cores.
-
-    On Linux a program that was started in a session of its own is in a group that gets as much as any other, whatever
-    the priority of those in it (sched(7), "The autogroup feature"): so the group's is lowered too.
-    """
-    if hasattr(os, "nice"):
-        os.nice(_WAY)
-        with suppress(OSError):  # there is no such file, or it may not be written
-            Path("/proc/self/autogroup").write_text(str(_WAY), encoding="ascii")
 
 
 def _keep_freed_memory() -> None:

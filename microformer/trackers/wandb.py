@@ -62,8 +62,7 @@ class WandB(Tracker):
         # Ctrl-C is for the training, which ends this one when it is done: in a group of its own it does not get it.
         apart: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
-            low = subprocess.BELOW_NORMAL_PRIORITY_CLASS
-            apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | low}
+            apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         # Where the package lies, for a clone that is not installed.
         paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment}

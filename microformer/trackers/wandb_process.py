@@ -22,7 +22,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from microformer import devices
 from microformer.trackers import wandb_files
 
 # Seconds for W&B's server to answer.
@@ -138,7 +137,6 @@ def _logged(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _alone() -> None:
     # What the library prints must not stand among the answers; nor may it, or a process that it starts, read the lines.
-    devices.give_way()
     lines, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
