@@ -11,28 +11,64 @@ from microformer.errors import notice
 if TYPE_CHECKING:
     from rich.console import Console
 
-# The longest word of a row's name that is not broken, in letters.
-_NAMED = 32
+# The narrowest that a column of words is folded to, in letters, and what stands between two columns.
+_WORDS = 20
+_BETWEEN = 2
 
 
 def table(rows: list[dict[str, Any]], formats: dict[str, str]) -> None:
-    """Prints rows under the names of their columns; those that have a format stand to the right."""
+    """Prints rows under the names of their columns; those that have a format stand to the right. What is too wide for
+    the window comes in parts below one another, the first column in each."""
     from rich.table import Table
 
-    drawn_up = Table(box=None, pad_edge=False)
-    first = next(iter(rows[0]))
-    # In a narrow window the others give way before what a row is called is cut up.
-    named = max((len(word) for row in rows for word in str(row[first]).split()), default=0)
-    for name in rows[0]:
-        least = min(named, _NAMED) if name == first else None
-        drawn_up.add_column(name, justify="right" if name in formats else "left", overflow="fold", min_width=least)
-    for row in rows:
-        drawn_up.add_row(
-            *("–" if value is None else format(value, formats.get(name, "")) for name, value in row.items())
-        )
+    texts = [
+        {name: "–" if value is None else format(value, formats.get(name, "")) for name, value in row.items()}
+        for row in rows
+    ]
     screen, drawn = console(160)
-    screen.print(drawn_up, markup=False)
+    cells = {name: [name, *(row[name] for row in texts)] for name in texts[0]}
+    widest = {name: max(map(len, each)) for name, each in cells.items()}
+    # Of words, none is broken.
+    least = {
+        name: widest[name]
+        if name in formats
+        else max(min(widest[name], _WORDS), *(len(word) for cell in each for word in cell.split()))
+        for name, each in cells.items()
+    }
+    for number, part in enumerate(_parts(least, screen.width)):
+        widths = _widths({name: (least[name], widest[name]) for name in part}, screen.width)
+        drawn_up = Table(box=None, pad_edge=False)
+        for name in part:
+            right = "right" if name in formats else "left"
+            drawn_up.add_column(name, justify=right, overflow="fold", width=widths[name])
+        for row in texts:
+            drawn_up.add_row(*(row[name] for name in part))
+        screen.print(*["\n"] * bool(number), drawn_up, markup=False, sep="")
     print(drawn.getvalue(), end="")
+
+
+def _parts(least: dict[str, int], width: int) -> list[list[str]]:
+    """The columns in parts that fit a width as far as can be, the first one in each."""
+    first, *others = least
+    parts, taken = [[first]], least[first]
+    for name in others:
+        if len(parts[-1]) > 1 and taken + _BETWEEN + least[name] > width:
+            parts.append([first])
+            taken = least[first]
+        parts[-1].append(name)
+        taken += _BETWEEN + least[name]
+    return parts
+
+
+def _widths(ranges: dict[str, tuple[int, int]], width: int) -> dict[str, int | None]:
+    """A width for each column, from its least to its widest; None where even the least are too many."""
+    found = {name: widest for name, (_, widest) in ranges.items()}
+    excess = sum(found.values()) + _BETWEEN * (len(found) - 1) - width
+    for name in sorted(found, key=lambda name: ranges[name][0] - ranges[name][1]):  # the one with most to give first
+        cut = max(0, min(excess, found[name] - ranges[name][0]))
+        found[name] -= cut
+        excess -= cut
+    return dict(found) if excess <= 0 else dict.fromkeys(found)
 
 
 def console(width: int) -> "tuple[Console, io.StringIO]":
