@@ -29,13 +29,13 @@ def test_it_fits_and_asks_nothing(browser, reported, width, scheme):
     assert [url for url in asked if not url.startswith("data:")] == [reported.as_uri()]
     assert told == []
     shown = page.locator(".chart:visible")
-    assert shown.count() == 3  # both in one picture, then each
-    assert page.locator(".wide:visible").count() == (3 if width == 1280 else 0)
+    assert shown.count() == 5  # both in one picture, then each one's loss, and its gradient and rate
+    assert page.locator(".wide:visible").count() == (5 if width == 1280 else 0)
     edges = [page.locator("section.run").first.bounding_box(), shown.first.bounding_box()]
     assert all(edge["x"] >= 0 and edge["x"] + edge["width"] <= width for edge in edges)
     before = shown.first.inner_text()
-    page.get_by_text("seconds", exact=True).first.click()
-    assert shown.count() == 3
+    page.get_by_text("by seconds", exact=True).first.click()
+    assert shown.count() == 5
     assert shown.first.inner_text() != before
     context.close()
 
@@ -46,5 +46,5 @@ def test_on_paper_all_curves_are_there(browser, reported):
     page.goto(reported.as_uri())
     page.emulate_media(media="print")
 
-    assert page.locator(".chart:visible").count() == 3 + 2 + 2
+    assert page.locator(".chart:visible").count() == 3 + 4 + 4
     context.close()
