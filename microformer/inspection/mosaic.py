@@ -14,7 +14,10 @@ _COLOURS = (
     (0, 0, 4), (22, 11, 57), (66, 10, 104), (106, 23, 110), (147, 38, 103), (188, 55, 84), (221, 81, 58),
     (243, 120, 25), (252, 165, 10), (246, 215, 70), (252, 255, 164),
 )  # fmt: skip
-_PAPER, _UNKNOWN, _INK = 255, 200, 90
+# Of the shares between 0 and 1 so many are told apart; behind their colours stand those of paper, of what is not known
+# and of ink.
+_SHADES = 253
+_PAPER, _UNKNOWN, _INK = range(_SHADES, 256)
 # The side of a square is at least this long, in pixels, where all of them together stay within the widest picture.
 _SIDE = 192
 _WIDEST = 1600
@@ -33,23 +36,29 @@ def mosaic(patterns: Float[np.ndarray, "layer head query key"]) -> UInt8[np.ndar
     layers, heads, queries, keys = patterns.shape
     size = max(1, min(-(-_SIDE // max(queries, keys)), (_WIDEST // heads - _GAP) // keys))
     shares = np.sqrt(patterns.clip(0, 1))
-    places = np.linspace(0, 1, len(_COLOURS))
-    known = np.nan_to_num(shares, nan=0.0)
-    coloured = np.stack([np.interp(known, places, channel) for channel in zip(*_COLOURS, strict=True)], axis=-1)
-    coloured[np.isnan(shares)] = _UNKNOWN
+    unknown = np.isnan(shares)
+    shades = np.where(unknown, 0, shares * (_SHADES - 1)).round().astype(np.uint8)
+    shades[unknown] = _UNKNOWN
     # The keys before the text's own are of a memory.
-    coloured[:, :, np.triu(np.ones((queries, keys), bool), keys - queries + 1)] = _PAPER
-    squares = coloured.round().astype(np.uint8).repeat(size, axis=2).repeat(size, axis=3)
+    shades[:, :, np.triu(np.ones((queries, keys), bool), keys - queries + 1)] = _PAPER
+    squares = shades.repeat(size, axis=2).repeat(size, axis=3)
     for layer in range(layers):
         for head in range(heads):
             _write(squares[layer, head], f"L{layer}H{head}")
-    framed = np.full((layers, heads, queries * size + _GAP, keys * size + _GAP, 3), _PAPER, np.uint8)
+    framed = np.full((layers, heads, queries * size + _GAP, keys * size + _GAP), _PAPER, np.uint8)
     framed[:, :, _GAP:, _GAP:] = squares
-    whole = framed.transpose(0, 2, 1, 3, 4).reshape(layers * framed.shape[2], heads * framed.shape[3], 3)
-    return np.pad(whole, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=_PAPER)
+    whole = framed.transpose(0, 2, 1, 3).reshape(layers * framed.shape[2], heads * framed.shape[3])
+    return _palette()[np.pad(whole, ((0, _GAP), (0, _GAP)), constant_values=_PAPER)]
 
 
-def _write(square: UInt8[np.ndarray, "height width 3"], word: str) -> None:
+def _palette() -> UInt8[np.ndarray, "256 3"]:
+    """The colour of each shade, and of paper, what is not known, and ink."""
+    places, wanted = np.linspace(0, 1, len(_COLOURS)), np.linspace(0, 1, _SHADES)
+    shades = np.stack([np.interp(wanted, places, channel) for channel in zip(*_COLOURS, strict=True)], axis=-1)
+    return np.concatenate([shades.round(), [[255] * 3, [200] * 3, [90] * 3]]).astype(np.uint8)
+
+
+def _write(square: UInt8[np.ndarray, "height width"], word: str) -> None:
     """Writes a word into the upper right corner, where no query looks; not where it is too small for that."""
     points = np.zeros((5, 4 * len(word)), bool)
     for at, letter in enumerate(word):
