@@ -182,7 +182,8 @@ def _look(checks: Sequence[Check], around: Around, output: Path | None, results:
     """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to answer, who ends this
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    threading.Thread(target=_end_with_the_caller, args=(around.scratch,), daemon=True).start()
+    ending = threading.Thread(target=_end_with_the_caller, args=(around.scratch,), daemon=True)
+    ending.start()
     said = os.open(output or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(said, stream)
@@ -198,8 +199,9 @@ def _look(checks: Sequence[Check], around: Around, output: Path | None, results:
     for check in checks:
         try:
             results.send(found_by(check, around))
-        except OSError:
-            return  # the caller has gone
+        except OSError:  # the caller has gone
+            ending.join()  # it ends the process, when it has cleared up; to return would end it before
+            return
 
 
 def _end_with_the_caller(scratch: Path | None) -> None:
