@@ -31,8 +31,11 @@ _LETTERS = {
 _LETTER = 2
 
 
-def mosaic(patterns: Float[np.ndarray, "layer head query key"]) -> UInt8[np.ndarray, "height width 3"]:
-    """The picture. A layer without a pattern (all NaN) is left grey."""
+def mosaic(
+    patterns: Float[np.ndarray, "layer head query key"],
+) -> tuple[UInt8[np.ndarray, "height width"], UInt8[np.ndarray, "256 3"]]:
+    """The picture: the number of each point's colour, and the colours. A layer without a pattern (all NaN) is left
+    grey."""
     layers, heads, queries, keys = patterns.shape
     size = max(1, min(-(-_SIDE // max(queries, keys)), (_WIDEST // heads - _GAP) // keys))
     shares = np.sqrt(patterns.clip(0, 1))
@@ -48,7 +51,7 @@ def mosaic(patterns: Float[np.ndarray, "layer head query key"]) -> UInt8[np.ndar
     framed = np.full((layers, heads, queries * size + _GAP, keys * size + _GAP), _PAPER, np.uint8)
     framed[:, :, _GAP:, _GAP:] = squares
     whole = framed.transpose(0, 2, 1, 3).reshape(layers * framed.shape[2], heads * framed.shape[3])
-    return _palette()[np.pad(whole, ((0, _GAP), (0, _GAP)), constant_values=_PAPER)]
+    return np.pad(whole, ((0, _GAP), (0, _GAP)), constant_values=_PAPER), _palette()
 
 
 def _palette() -> UInt8[np.ndarray, "256 3"]:

@@ -56,7 +56,7 @@ class Tracker:
         """A text, such as a sample."""
 
     def image(self, step: int, name: str, picture: Drawn) -> None:
-        """A picture: its `pixels`, [height width 3] of bytes, or `png`."""
+        """A picture: its `pixels`, [height width 3] of bytes, or `png`, a file's."""
 
     def histogram(self, step: int, name: str, counts: Int[np.ndarray, "bin"], edges: Float[np.ndarray, "edge"]) -> None:
         """How many numbers lie between each of the edges and the next; there is an edge more than counts."""

@@ -122,7 +122,7 @@ class Trackers:
         self._put(lambda one: one.text(step, name, text))
 
     def image(self, step: int, name: str, draw: Callable[[], Any]) -> None:
-        """draw: gives the pixels; called in a tracker's thread, since it takes a while."""
+        """draw: as a `Drawn`'s; called in a tracker's thread, since it takes a while."""
         picture = Drawn(draw)
         self._put(lambda one: one.image(step, name, picture), _MOST_PICTURES)
 

@@ -60,7 +60,7 @@ class TensorBoard(Tracker):
         self._show(step, {"tag": name, "metadata": about, "tensor": _tensor(words.encode("utf-8"))})
 
     def image(self, step: int, name: str, picture: Drawn) -> None:
-        height, width, _ = picture.pixels.shape
+        height, width = picture.size
         image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": picture.png}
         self._show(step, {"tag": name, "image": image})
 

@@ -13,6 +13,8 @@ from microformer import trackers
 from microformer.errors import SettingsError
 from microformer.trackers import About, Tracker, Trackers, lanes
 
+POINT = np.zeros((1, 1), np.uint8), np.zeros((1, 3), np.uint8)
+
 
 class Kept(Tracker):
     """Keeps what it is told."""
@@ -93,7 +95,7 @@ def test_each_is_told_all_of_it_in_order(tmp_path, capsys):
     one, other = Kept(), Kept()
     all_of_them = Trackers([one, other])
     tell(all_of_them, tmp_path)
-    all_of_them.image(20, "attention", lambda: np.zeros((2, 2, 3), np.uint8))
+    all_of_them.image(20, "attention", lambda: POINT)
     all_of_them.end("finished")
 
     wanted = [("scalars", step, {"train_loss": 1 / step}) for step in range(1, 21)]
@@ -182,7 +184,7 @@ def test_pictures_are_left_out_before_figures(tmp_path, capsys):
     all_of_them.begin(about(tmp_path))
     for step in range(1, 101):
         all_of_them.scalars(step, {"train_loss": 1.0})
-        all_of_them.image(step, "attention", lambda: np.zeros((2, 2, 3), np.uint8))
+        all_of_them.image(step, "attention", lambda: POINT)
     hanging.let_go.set()
     all_of_them.end("finished")
 
@@ -204,7 +206,7 @@ def test_a_tracker_that_only_takes_figures_is_enough(tmp_path, capsys):
 
     all_of_them = Trackers([Printed()])
     tell(all_of_them, tmp_path, steps=2)
-    all_of_them.image(2, "attention", lambda: np.zeros((2, 2, 3), np.uint8))
+    all_of_them.image(2, "attention", lambda: POINT)
     all_of_them.text(2, "sample", "x")
     all_of_them.histogram(2, "weights/embed", np.array([1]), np.array([0.0, 1.0]))
     all_of_them.end("finished")

@@ -30,12 +30,12 @@ def begun(folder, step=0, rows=()):
 
 
 def test_what_is_written_is_what_tensorboard_reads(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 255, (12, 8, 3)).astype(np.uint8)
+    numbers, palette = (np.random.default_rng(0).integers(0, 255, of).astype(np.uint8) for of in ((12, 8), (256, 3)))
     tracker = begun(tmp_path)
     tracker.scalars(1, {"train_loss": 4.0, "grad_norm/embed": 0.5})
     tracker.scalars(2, {"train_loss": 3.5})
     tracker.text(2, "sample", "# Not a heading\n<b>")
-    tracker.image(2, "attention", Drawn(lambda: pixels))
+    tracker.image(2, "attention", Drawn(lambda: (numbers, palette)))
     tracker.histogram(2, "weights/embed", np.array([1, 3]), np.array([0.0, 1.0, 2.0]))
     tracker.end("finished")
 
@@ -46,7 +46,7 @@ def test_what_is_written_is_what_tensorboard_reads(tmp_path):
     assert found.Tensors("settings")[0].tensor_proto.string_val == [b"    SEED  1"]
     image = found.Images("attention")[0]
     assert (image.height, image.width) == (12, 8)
-    assert (np.asarray(Image.open(io.BytesIO(image.encoded_image_string))) == pixels).all()
+    assert (np.asarray(Image.open(io.BytesIO(image.encoded_image_string)).convert("RGB")) == palette[numbers]).all()
     histogram = found.Histograms("weights/embed")[0].histogram_value
     assert (list(histogram.bucket), list(histogram.bucket_limit)) == ([1, 3], [1.0, 2.0])
     assert (histogram.num, histogram.sum) == (4, 0.5 + 3 * 1.5)

@@ -36,10 +36,10 @@ def steps(folder):
 
 
 def test_what_is_logged_is_in_the_file(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 255, (12, 8, 3)).astype(np.uint8)
+    numbers, palette = (np.random.default_rng(0).integers(0, 255, of).astype(np.uint8) for of in ((12, 8), (256, 3)))
     tracker = begun(tmp_path)
     tracker.scalars(1, {"train_loss": 4.25, "grad_norm/embed": 0.5})
-    tracker.image(2, "attention", Drawn(lambda: pixels))
+    tracker.image(2, "attention", Drawn(lambda: (numbers, palette)))
     tracker.histogram(2, "weights/embed", np.array([1, 3]), np.array([0.0, 1.0, 2.0]))
     tracker.text(2, "sample", "<b> & more")
     tracker.scalars(2, {"train_loss": 3.5})
@@ -50,7 +50,7 @@ def test_what_is_logged_is_in_the_file(tmp_path):
     assert (part[1]["_step"], part[1]["train_loss"]) == (2, 3.5)
     assert (part[1]["weights/embed.values"], part[1]["weights/embed.bins"]) == ([1, 3], [0, 1, 2])
     files = next((tmp_path / "wandb").glob("offline-run-*/files"))
-    assert (np.asarray(Image.open(files / part[1]["attention.path"])) == pixels).all()
+    assert (np.asarray(Image.open(files / part[1]["attention.path"]).convert("RGB")) == palette[numbers]).all()
     assert "<pre>&lt;b&gt; &amp; more</pre>" in (files / part[1]["sample.path"]).read_text(encoding="utf-8")
 
 
