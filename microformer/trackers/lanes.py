@@ -15,10 +15,13 @@ from microformer.errors import MicroformerError, notice
 from microformer.trackers.base import About, Tracker
 from microformer.trackers.drawn import Drawn
 
-# The most calls that wait for a tracker, and the most that may wait where another picture is to be added: some 20 MB
-# of figures, or as much of pictures.
+# The most calls that wait for a tracker, and the most pictures among them: some 20 MB of figures, and of pictures as
+# much or, where heads are many, four times that.
 _MOST = 4000
 _MOST_PICTURES = 64
+# Seconds for which a tracker that has done everything rests. Each time that it is woken takes some milliseconds of the
+# training's cores, be it for one call or for many: a fifth of what trackers cost.
+_REST = 5.0
 # How long the end of a training waits for all trackers together, and after how much of it that is told: seconds.
 LIMIT = 10.0
 _PATIENT = 2.0
@@ -37,21 +40,22 @@ class Lane:
         self.tracker = tracker
         self.failed = False
         self.gaps = False
-        self.waiting: deque[Call] = deque()
+        self.waiting: deque[tuple[Call, bool]] = deque()  # with whether it is a picture
+        self.pictures = 0
+        self.hurry = True
         self.changed = threading.Condition()
         self.done = threading.Event()
         # A program that ends waits for no daemon.
         self.thread = threading.Thread(target=self._work, name=f"tracker {tracker.name}", daemon=True)
         self.thread.start()
 
-    def put(self, call: Call, most: int) -> None:
+    def put(self, call: Call, picture: bool = False) -> None:
         """Has the tracker called when it is its turn; one above the most that may wait is left out, which is told."""
         with self.changed:
             if self.failed:
                 return
-            if len(self.waiting) < most:
-                self.waiting.append(call)
-                self.changed.notify()
+            if len(self.waiting) < _MOST and not (picture and self.pictures >= _MOST_PICTURES):
+                self._add(call, picture)
                 return
             first, self.gaps = not self.gaps, True
         if first:
@@ -60,8 +64,9 @@ class Lane:
     def put_last(self, call: Call) -> None:
         """The last call, for which there is always room."""
         with self.changed:
-            self.waiting.append(call)
-            self.waiting.append(lambda _: self.done.set())
+            self._add(call)
+            self._add(lambda _: self.done.set())
+            self.hurry = True
             self.changed.notify()
 
     def abandon(self) -> None:
@@ -74,12 +79,28 @@ class Lane:
         except Exception as error:
             self._tell(error)
 
+    def _add(self, call: Call, picture: bool = False) -> None:
+        self.waiting.append((call, picture))
+        self.pictures += picture
+        self.hurry = self.hurry or len(self.waiting) > _MOST / 2
+        if self.hurry or len(self.waiting) == 1:
+            self.changed.notify()
+
+    def _next(self) -> Call:
+        """The call whose turn it is."""
+        with self.changed:
+            if not self.waiting:
+                self.changed.wait_for(lambda: self.hurry, _REST)
+            self.changed.wait_for(lambda: self.waiting)
+            call, picture = self.waiting.popleft()
+            self.pictures -= picture
+            self.hurry = self.hurry and bool(self.waiting)
+            return call
+
     def _work(self) -> None:
         devices.one_thread_here()
         while not self.done.is_set():
-            with self.changed:
-                self.changed.wait_for(lambda: self.waiting)
-                call = self.waiting.popleft()
+            call = self._next()
             try:
                 call(self.tracker)
             except BaseException as error:  # whatever a library does, be it an exit: it is not the training's end
@@ -124,7 +145,7 @@ class Trackers:
     def image(self, step: int, name: str, draw: Callable[[], Any]) -> None:
         """draw: as a `Drawn`'s; called in a tracker's thread, since it takes a while."""
         picture = Drawn(draw)
-        self._put(lambda one: one.image(step, name, picture), _MOST_PICTURES)
+        self._put(lambda one: one.image(step, name, picture), True)
 
     def histogram(self, step: int, name: str, counts: Any, edges: Any) -> None:
         self._put(lambda one: one.histogram(step, name, counts, edges))
@@ -153,6 +174,6 @@ class Trackers:
                     lane.abandon()
         self.lanes = []
 
-    def _put(self, call: Call, most: int | None = None) -> None:
+    def _put(self, call: Call, picture: bool = False) -> None:
         for lane in self.lanes:
-            lane.put(call, most or _MOST)
+            lane.put(call, picture)

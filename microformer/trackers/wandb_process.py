@@ -140,6 +140,8 @@ def _alone() -> None:
     lines, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    # Where pandas is installed, the library loads it, a quarter of a second, to ask of what we log if it is a table.
+    sys.modules.setdefault("pandas", None)  # type: ignore[assignment]
 
     def answer(what: Mapping[str, Any]) -> None:
         print(json.dumps(what), file=answers, flush=True)

@@ -189,7 +189,51 @@ def test_pictures_are_left_out_before_figures(tmp_path, capsys):
     all_of_them.end("finished")
 
     assert len([call for call in hanging.calls if call[0] == "scalars"]) == 100
-    assert 0 < len([call for call in hanging.calls if call[0] == "image"]) < 64
+    assert len([call for call in hanging.calls if call[0] == "image"]) == 64
+
+
+def test_calls_gather_but_the_first_and_the_last_are_taken_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(lanes, "_REST", 60.0)
+    begun = threading.Event()
+
+    class Beginning(Kept):
+        def begin(self, about):
+            super().begin(about)
+            begun.set()
+
+    one = Beginning()
+    all_of_them = Trackers([one])
+    began = time.monotonic()
+    all_of_them.begin(about(tmp_path))
+    assert begun.wait(30)
+    time.sleep(0.1)
+    all_of_them.scalars(1, {"train_loss": 1.0})
+    time.sleep(0.1)
+    assert len(all_of_them.lanes[0].waiting) == 1
+    all_of_them.end("finished")
+
+    assert one.calls[-2:] == [("scalars", 1, {"train_loss": 1.0}), ("end", "finished")]
+    assert time.monotonic() - began < 30
+
+
+def test_many_calls_do_not_wait_for_a_rest_to_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(lanes, "_REST", 60.0)
+    monkeypatch.setattr(lanes, "_MOST", 10)
+    taken = threading.Event()
+
+    class Counting(Tracker):
+        def scalars(self, step, values):
+            if step == 6:
+                taken.set()
+
+    all_of_them = Trackers([Counting()])
+    all_of_them.begin(about(tmp_path))
+    time.sleep(0.1)
+    for step in range(1, 7):
+        all_of_them.scalars(step, {})
+
+    assert taken.wait(30)
+    all_of_them.end("finished")
 
 
 def test_none_of_them_is_no_case_of_its_own(tmp_path):
