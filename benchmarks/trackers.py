@@ -2,14 +2,16 @@
 diagnostics, each beside one without, in pairs of which either is the first. The two of a pair take turns of two
 seconds, all processes of the other paused, so that a machine that wanders does so for both; two without show how far
 that holds. Over all 735 steps with their probes: the steps from the 100th on, and the whole command, starts and ends
-included. Then, in trainings of their own, how long each thing takes that is done in the training's own thread;
-trackers' threads and W&B's process work beside it.
+included. Then, in trainings of their own, what wandering says nothing of, from the 100th step on: how long each thing
+takes that is done in the training's own thread, and the processor's time of trackers' threads and of W&B's processes,
+which the training lacks where it has work for all cores.
 """
 
 import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -52,28 +54,54 @@ def measure(options: shared.Options) -> dict[str, Any]:
 
 
 def _inside(steps: int) -> dict[str, dict[str, float]]:
-    """By arm, the share of a training's time that each thing takes in its own thread."""
+    """By arm, the share of the time from the 100th step on that each thing takes in the training's own thread, and
+    `beside` it."""
     from microformer import pipeline
     from microformer.inspection import diagnostics
     from microformer.pipeline.beside import Beside
+    from microformer.training.loop import Loop
     from microformer.training.norms import Norms
     from microformer.training.tracking import Tracking
 
-    took: dict[str, list[float]] = defaultdict(list)
+    took: dict[str, float] = defaultdict(float)
+    at: dict[int, tuple[float, float]] = {}  # by step, the time and the processor's time of others
     _time(Norms, "on_gradients", took, "norms")
     _time(Tracking, "on_gradients", took, "histograms")
     _time(Tracking, "on_row", took, "rows and samples")
     _time(Beside, "_show", took, "patterns")
     _time(diagnostics.Diagnosing, "on_step", took, "diagnostics")
+    step = Loop._step
+
+    def counted(loop: Loop, progress: float) -> Any:
+        taken = loop.position.step + 1
+        if taken in (100, steps):
+            at[taken] = time.perf_counter(), _beside()
+        if taken == 100:
+            took.clear()
+        return step(loop, progress)
+
+    Loop._step = counted
     found = {}
     for arm, given in (("both trackers", {"trackers": "tensorboard wandb"}), ("diagnostics", {"diagnostics": True})):
-        took.clear()
-        run = pipeline.train(run=f"inside-{arm.split()[0]}", show=False, max_steps=steps, **given)
-        found[arm] = {what: sum(each) / run.info["ended"]["seconds"] for what, each in took.items()}
+        pipeline.train(run=f"inside-{arm.split()[0]}", show=False, max_steps=steps, **given)
+        (began, before), (ended, after) = at[100], at[steps]
+        shares = {**took, "beside": after - before}
+        found[arm] = {what: seconds / (ended - began) for what, seconds in shares.items()}
     return found
 
 
-def _time(owner: type, name: str, took: dict[str, list[float]], what: str) -> None:
+def _beside() -> float:
+    """Seconds of processor's time that trackers' threads and the processes that were started have had."""
+    import psutil
+
+    own = psutil.Process()
+    lanes = {thread.native_id for thread in threading.enumerate() if thread.name.startswith("tracker ")}
+    took = [(one.user_time, one.system_time) for one in own.threads() if one.id in lanes]
+    took += [one.cpu_times()[:2] for one in own.children(recursive=True)]
+    return sum(map(sum, took))
+
+
+def _time(owner: type, name: str, took: dict[str, float], what: str) -> None:
     """Has a method note how long it takes."""
     real: Callable[..., Any] = getattr(owner, name)
 
@@ -82,21 +110,25 @@ def _time(owner: type, name: str, took: dict[str, list[float]], what: str) -> No
         try:
             return real(*given)
         finally:
-            took[what].append(time.perf_counter() - began)
+            took[what] += time.perf_counter() - began
 
     setattr(owner, name, timed)
 
 
 def page(found: dict[str, Any]) -> str:
     """The section of BENCHMARKS.md."""
-    lines = ["| beside one without | steps, more | the whole command, more | in the training's own thread |"]
-    lines.append("|---|---|---|---|")
+    lines = [
+        "| beside one without | steps, more | the whole command, more | in the training's own thread | beside it |"
+    ]
+    lines.append("|---|---|---|---|---|")
     for arm in ARMS:
         pairs = [pair for pair in found["pairs"] if pair["arm"] == arm]
         parts = {what: share for what, share in found["inside"].get(arm, {}).items() if share >= 0.00005}
+        beside = parts.pop("beside", None)
         inside = ", ".join(f"{what} {share:.2%}" for what, share in parts.items())
         cells = [arm, *(_more(pairs, what) for what in ("steps", "command"))]
         cells.append(f"{inside}: {sum(parts.values()):.2%}" if inside else "")
+        cells.append("" if beside is None else f"{beside:.2%}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"{found['steps']} steps each; means, and each pair.", ""])
 

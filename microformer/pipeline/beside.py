@@ -26,7 +26,7 @@ from microformer.training.observers import Observer
 from microformer.training.tracking import Tracking
 
 # How long a sample for the trackers is, in tokens.
-_SAMPLE = 60
+_SAMPLE = 40
 # How long a training that fails waits for them, in seconds.
 _IN_HASTE = 3.0
 
