@@ -1,6 +1,6 @@
 """TensorBoard: event files in the run folder, `tensorboard --logdir runs` shows them.
 
-Records are written in this thread and handed to the system one by one, so that a killed training loses none and a full
+Records are written in this thread and handed to the system one by one, so that a kill loses none of them and a full
 disk is noticed; TensorBoard's own writer does both later and elsewhere. A record is a protobuf `Event` between its
 length and checksums. What came after the step that is resumed stays in the older file, and `SessionLog.START` tells
 readers to leave it out.
