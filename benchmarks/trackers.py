@@ -15,8 +15,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import measure as shared
 
@@ -65,11 +67,6 @@ def _inside(steps: int) -> dict[str, dict[str, float]]:
 
     took: dict[str, float] = defaultdict(float)
     at: dict[int, tuple[float, float]] = {}  # by step, the time and the processor's time of others
-    _time(Norms, "on_gradients", took, "norms")
-    _time(Tracking, "on_gradients", took, "histograms")
-    _time(Tracking, "on_row", took, "rows and samples")
-    _time(Beside, "_show", took, "patterns")
-    _time(diagnostics.Diagnosing, "on_step", took, "diagnostics")
     step = Loop._step
 
     def counted(loop: Loop, progress: float) -> Any:
@@ -80,13 +77,23 @@ def _inside(steps: int) -> dict[str, dict[str, float]]:
             took.clear()
         return step(loop, progress)
 
-    Loop._step = counted
     found = {}
-    for arm, given in (("both trackers", {"trackers": "tensorboard wandb"}), ("diagnostics", {"diagnostics": True})):
-        pipeline.train(run=f"inside-{arm.split()[0]}", show=False, max_steps=steps, **given)
-        (began, before), (ended, after) = at[100], at[steps]
-        shares = {**took, "beside": after - before}
-        found[arm] = {what: seconds / (ended - began) for what, seconds in shares.items()}
+    with ExitStack() as patched:
+        patched.enter_context(patch.object(Loop, "_step", counted))
+        for owner, name, what in (
+            (Norms, "on_gradients", "norms"), (Tracking, "on_gradients", "histograms"),
+            (Tracking, "on_row", "rows and samples"), (Beside, "_show", "patterns"),
+            (diagnostics.Diagnosing, "on_step", "diagnostics"),
+        ):  # fmt: skip
+            patched.enter_context(patch.object(owner, name, _timed(getattr(owner, name), took, what)))
+        for arm, given in (
+            ("both trackers", {"trackers": "tensorboard wandb"}),
+            ("diagnostics", {"diagnostics": True}),
+        ):
+            pipeline.train(run=f"inside-{arm.split()[0]}", show=False, max_steps=steps, **given)
+            (began, before), (ended, after) = at[100], at[steps]
+            shares = {**took, "beside": after - before}
+            found[arm] = {what: seconds / (ended - began) for what, seconds in shares.items()}
     return found
 
 
@@ -101,9 +108,8 @@ def _beside() -> float:
     return sum(map(sum, took))
 
 
-def _time(owner: type, name: str, took: dict[str, float], what: str) -> None:
-    """Has a method note how long it takes."""
-    real: Callable[..., Any] = getattr(owner, name)
+def _timed(real: Callable[..., Any], took: dict[str, float], what: str) -> Callable[..., Any]:
+    """A method that notes how long it takes."""
 
     def timed(*given: Any) -> Any:
         began = time.perf_counter()
@@ -112,7 +118,7 @@ def _time(owner: type, name: str, took: dict[str, float], what: str) -> None:
         finally:
             took[what] += time.perf_counter() - began
 
-    setattr(owner, name, timed)
+    return timed
 
 
 def page(found: dict[str, Any]) -> str:
