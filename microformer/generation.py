@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from microformer import playback
 from microformer.errors import GenerationError
 from microformer.models.model import Microformer
 from microformer.models.state import FixedState, State
@@ -135,6 +136,90 @@ def next_ids(
     return sampler.choose(logits, u.to(logits.device)), output.state
 
 
+def with_room(step: Step, context: int) -> Step:
+    """The step on a memory with room for the whole context from the start, as compiled code wants it."""
+
+    def run(ids: Tensor, state: State, u: Tensor) -> tuple[Tensor, State]:
+        return step(ids, state if isinstance(state, FixedState) else state.fixed(context, ids.device), u)
+
+    return run
+
+
+class Played:
+    """`next_ids` as the list of its operations, played back (playback.py): the same ids in a half of the time, or less,
+    where a model is small.
+
+    Its memory has room for some tokens, then for twice as many, up to the context: what is played back reads all of it.
+    The first step of each size, and of each number of rows, takes as long as some twenty others.
+
+    Args:
+        step: `next_ids` of a model, whose weights must not change any more, and a sampler.
+        context: the model's.
+    """
+
+    _LEAST_ROOM = 32
+
+    def __init__(self, step: Step, context: int):
+        self.step, self.context = step, context
+        self.possible, self.seen = True, 0
+        self.played: dict[tuple[int, int], _Recording] = {}
+
+    @torch.inference_mode()
+    def __call__(self, ids: Tensor, state: State, u: Tensor) -> tuple[Tensor, State]:
+        if not self.possible:
+            return self.step(ids, state, u)
+        if not isinstance(state, FixedState):
+            self.seen = state.length
+            state = state.fixed(self._room(), ids.device)
+        elif self.seen == state.context:
+            state = state.grown(self._room())
+        self.seen += 1
+        size = len(ids), state.context
+        if size in self.played:
+            return self.played[size](ids, state, u)
+        try:
+            self.played[size] = one = _Recording(self.step, ids, state, u)
+        except playback.NotTheSame:
+            self.possible = False
+            return self.step(ids, state.grown(self.context), u)
+        return one.chosen, one.state
+
+    def _room(self) -> int:
+        room = self._LEAST_ROOM
+        while room <= self.seen:
+            room *= 2
+        return min(room, self.context)
+
+
+class _Recording:
+    """A step of one size. It reads and writes its own tensors: `state` is its memory.
+
+    Raises:
+        NotTheSame: it can't be played back.
+    """
+
+    def __init__(self, step: Step, ids: Tensor, state: FixedState, u: Tensor):
+        self.ids, self.u, self.state = ids.clone(), u.clone(), state
+
+        def work() -> Tensor:
+            chosen, after = step(self.ids, state, self.u)
+            assert isinstance(after, FixedState)
+            if [one.shape for one in after.tensors()] != [one.shape for one in state.tensors()]:
+                raise playback.NotTheSame("what it remembers grows.")
+            state.take(after)
+            return chosen
+
+        self.chosen, self.play = playback.recorded(work, [self.ids, self.u, *state.tensors()])
+
+    def __call__(self, ids: Tensor, state: FixedState, u: Tensor) -> tuple[Tensor, State]:
+        self.ids.copy_(ids)
+        self.u.copy_(u)
+        if state is not self.state:
+            self.state.take(state)
+        self.play()
+        return self.chosen, self.state
+
+
 @torch.inference_mode()
 def stream(
     model: Microformer,
@@ -144,7 +229,7 @@ def stream(
     *,
     seed: int = 0,
     use_cache: bool = True,
-    compiled: Step | None = None,
+    step: Step | None = None,
     tap: Tap | None = None,
     drawn: int = 0,
 ) -> Iterator[list[int | None]]:
@@ -163,9 +248,9 @@ def stream(
         max_new_tokens: how many each row gets.
         seed: row i draws as row 0 would with seed + i.
         use_cache: False computes every step from the whole window: the oracle, and slow.
-        compiled: `next_ids` of this model and sampler as compiled code, for the steps that read one token a row (most
-            do). Its rounding differs, so that a draw may fall on the other side of a border once in many thousand
-            tokens. Left aside where there is a tap, which it would not call.
+        step: what to call in place of `next_ids`, with this model and sampler, where one token a row is read (mostly):
+            `Played`, or compiled code. The rounding of that differs, so that a draw may fall on the other side of a
+            border once in many thousand tokens. Left aside where there is a tap, which it would not call.
         tap: reads or edits the activations of every step.
         drawn: how many numbers of its generator each row has used already. A prompt with the first n tokens of what
             followed it goes on as it did with drawn = n.
@@ -198,10 +283,8 @@ def stream(
         u = torch.tensor(
             [one(drawn + seen - length) if new else 0.0 for one, length, new in zip(draws, lengths, fresh, strict=True)]
         )
-        step = plain
-        if compiled is not None and tap is None and held and seen - read == 1:
-            step, state = compiled, state if isinstance(state, FixedState) else state.fixed(context, device)
-        ids, state = step(ids, state, u)
+        single = step is not None and tap is None and held > 0 and seen - read == 1
+        ids, state = (step if single else plain)(ids, state, u)  # type: ignore[misc]
         read, held = seen, held + seen - read
         chosen = ids.tolist()
         given: list[int | None] = []

@@ -10,19 +10,44 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from microformer.errors import GenerationError
-from microformer.generation import Sampler, next_ids, stream, window_start
+from microformer.generation import Played, Sampler, next_ids, stream, window_start, with_room
 from microformer.models.grammar import one
 from microformer.models.model import Microformer
-from microformer.models.spec import MEMORY, Gelu, LayerSpec, Learned, ModelSpec, RMSNorm, Rope, Softmax
+from microformer.models.spec import (
+    MEMORY,
+    T5,
+    Alibi,
+    Differential,
+    Entmax15,
+    Fixed,
+    Gelu,
+    LayerNorm,
+    LayerSpec,
+    Learned,
+    LinearAttention,
+    ModelSpec,
+    MoE,
+    NoPositions,
+    RMSNorm,
+    Rope,
+    Sigmoid,
+    Sinusoidal,
+    Softmax,
+    Sparsemax,
+    Strided,
+    Swiglu,
+    TopK,
+    Window,
+)  # fmt: skip
 from microformer.models.taps import Edit, Record
 
 VOCAB, CONTEXT = 11, 8
 
 
-def small_model(positions=None, context=CONTEXT, **changes) -> Microformer:
+def small_model(positions=None, context=CONTEXT, layers=None, norm=None, **changes) -> Microformer:
     """A model with opinions: its weights are random, not at their start."""
-    layers = (LayerSpec(Softmax(), Gelu()),) * 2
-    model = Microformer(ModelSpec(VOCAB, 16, 2, 24, context, layers, positions or Rope(), RMSNorm(), **changes)).eval()
+    kinds = layers or (LayerSpec(Softmax(), Gelu()),) * 2, positions or Rope(), norm or RMSNorm()
+    model = Microformer(ModelSpec(VOCAB, 16, 2, 24, context, *kinds, **changes)).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -76,9 +101,51 @@ def test_a_memory_of_fixed_size_changes_no_token(context, changes):
     """What compiled code is given, here not compiled: tests/test_cli.py compiles."""
     model, prompts = small_model(context=context, **changes), [[1, 2, 3, 4], [5]]
 
-    step = partial(next_ids, model, Sampler(temperature=1.0))
+    step = with_room(partial(next_ids, model, Sampler(temperature=1.0)), context)
 
-    assert generated(model, prompts, seed=3, compiled=step) == generated(model, prompts, seed=3)
+    assert generated(model, prompts, seed=3, step=step) == generated(model, prompts, seed=3)
+
+
+PLAYED: dict[str, dict] = {
+    "the default's": {"qk_norm": True, "ngrams": 3, "ngram_entries": 50},
+    "GPT-2's": {"positions": Learned(), "bias": True, "norm": LayerNorm()},
+    "shared keys": {"num_kv_heads": 1, "output_gate": True, "score_cap": 5.0},
+    "parallel, twice": {"parallel": True, "loops": 2},
+    "experts": {"layers": (LayerSpec(Softmax(), MoE(4, 2)),) * 2},
+} | {str(kind): {"layers": (LayerSpec(kind, Gelu()), LayerSpec(Softmax(), Swiglu()))} for kind in (
+    Window(3), Strided(3), Fixed(3, 1), TopK(3), Sigmoid(), LinearAttention(), Differential(),
+)} | {str(kind): {"positions": kind} for kind in (Alibi(), T5(8, 12), Sinusoidal(), NoPositions())}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", PLAYED.values(), ids=PLAYED)
+def test_what_is_played_back_is_the_same_text(changes, monkeypatch):
+    model, prompts = small_model(context=40, **changes), [[1, 2, 3, 4], [5]]
+    step = Played(partial(next_ids, model, Sampler(temperature=1.0)), 40)
+    monkeypatch.setattr(Played, "_LEAST_ROOM", 16)
+
+    assert generated(model, prompts, seed=3, new=100, step=step) == generated(model, prompts, seed=3, new=100)
+    assert step.possible
+    assert sorted(step.played) == [(2, 16), (2, 32), (2, 40)]
+    assert generated(model, prompts[:1], new=50, step=step) == generated(model, prompts[:1], new=50)  # another text
+
+
+@pytest.mark.parametrize("kind", [Sparsemax(), Entmax15()], ids=str)
+def test_what_can_not_be_played_back_is_the_same_text_too(kind):
+    """These look for a border until they have found it, which takes as many rounds as it takes."""
+    model, prompts = small_model(context=40, layers=(LayerSpec(kind, Gelu()),) * 2), [[1, 2, 3, 4], [5]]
+    step = Played(partial(next_ids, model, Sampler(temperature=1.0)), 40)
+
+    assert generated(model, prompts, seed=3, new=100, step=step) == generated(model, prompts, seed=3, new=100)
+    assert not step.possible
+
+
+@pytest.mark.parametrize("sampler", [Sampler(0.0), Sampler(1.0, top_k=3), Sampler(1.0, top_p=0.7, min_p=0.1)], ids=str)
+def test_each_way_of_sampling_is_played_back(sampler):
+    model = small_model(context=40)
+    step = Played(partial(next_ids, model, sampler), 40)
+
+    assert generated(model, [[1], [2]], sampler, new=60, step=step) == generated(model, [[1], [2]], sampler, new=60)
+    assert step.possible
 
 
 @pytest.mark.parametrize("lengths", [(1, 4), (5, 2, 1), (3, 30), (8, 9), (1, 1, 1)], ids=str)
@@ -146,7 +213,7 @@ def test_where_there_is_a_tap_compiled_code_is_left_aside():
 
     model = small_model()
 
-    assert generated(model, [[1]], tap=Record(), compiled=compiled) == generated(model, [[1]])
+    assert generated(model, [[1]], tap=Record(), step=compiled) == generated(model, [[1]])
 
 
 def test_generating_draws_from_no_global_state():

@@ -249,7 +249,8 @@ class State:
             )
 
     def fixed(self, context: int, device: torch.device) -> "FixedState":
-        """The same memory in tensors of the context's size, for compiled code that reads a token at a time."""
+        """The same memory with room for so many tokens, for code that reads one at a time and wants tensors that keep
+        their sizes."""
         assert self.starts is None
         slot = torch.tensor([self.length], device=device)
         parts = tuple(part.fixed(self.length, context, slot) for part in self.layers if part is not None)
@@ -344,6 +345,24 @@ class FixedState(State):
     slot: Int[Tensor, "1"] = field(kw_only=True)
     context: int = field(kw_only=True)
 
+    def tensors(self) -> list[Tensor]:
+        """All that it remembers, in the same order for each state of a text."""
+        found: list[Tensor] = [self.slot] if self.recent is None else [self.slot, self.recent]
+        self._map(lambda tensor: found.append(tensor) or tensor)
+        return found
+
+    def take(self, other: "FixedState") -> None:
+        """Writes what another one of the same sizes remembers over what this one does."""
+        for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
+            if mine is not theirs:
+                mine.copy_(theirs)
+
+    def grown(self, context: int) -> "FixedState":
+        """The same with more room."""
+        slot = self.slot.clone()
+        parts = tuple(part.fixed(self.context, context, slot) for part in self.layers)
+        return replace(self, layers=parts, slot=slot, context=context)
+
     def positions(self, new: int, device: torch.device, tokens: int = 0, after: int = 0) -> "Positions":
         return Positions(query=self.slot, key=torch.arange(self.context, device=device), filled=False)
 
@@ -410,7 +429,7 @@ class Positions:
             return None
         key, query = self.key[..., None, :], self.query[..., :, None]
         visible = (key <= query) & (key >= 0)
-        return torch.zeros(visible.shape, device=key.device).masked_fill_(~visible, float("-inf"))
+        return torch.where(visible, 0.0, float("-inf"))
 
 
 # What a layer's memory may be, by the names under which it is kept.
