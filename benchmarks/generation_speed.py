@@ -33,12 +33,14 @@ def ours(changes: dict[str, Any], compiled: bool) -> Callable[[int, int], None]:
     model = Microformer(model_spec(Settings().changed(changes), VOCAB), seed=1).eval()
     sampler = generation.Sampler(0.8)
     plain = partial(generation.next_ids, model, sampler)
-    code = devices.compiled(plain, "generation", steady=True)
-    step = generation.with_room(code, CONTEXT) if compiled else generation.Played(plain, CONTEXT)
+    code = partial(devices.compiled_work, what="generation")
+    recorded = (
+        generation.Recorded(plain, CONTEXT, code, room=CONTEXT) if compiled else generation.Recorded(plain, CONTEXT)
+    )
 
     def write(streams: int, new: int) -> None:
         with devices.threads_for(streams * model.num_parameters()):
-            for _ in generation.stream(model, [[1, 2, 3, 4]] * streams, sampler, new, step=step):
+            for _ in generation.stream(model, [[1, 2, 3, 4]] * streams, sampler, new, step=recorded):
                 pass
 
     return write

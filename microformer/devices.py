@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from microformer import files
 from microformer.errors import FileError, SettingsError, nearest, notice
@@ -187,7 +187,7 @@ def use(compute: Compute) -> None:
         torch.set_float32_matmul_precision("high" if compute.precision == "bfloat16" else "highest")
 
 
-def compiled(function: Callable, what: str, *, steady: bool = False) -> Callable:
+def compiled(function: Callable, what: str) -> Callable:
     """The function as code compiled for the shapes it is called with, or as it is where that can't be done.
 
     The first call with new shapes compiles: some ten seconds, or one where the same was compiled before (torch keeps
@@ -196,24 +196,8 @@ def compiled(function: Callable, what: str, *, steady: bool = False) -> Callable
     Args:
         function: of tensors, and of whatever else stays the same.
         what: its name to the user, such as "the model".
-        steady: nothing but the sizes of the tensors it is called with ever changes. It is then not asked at each call
-            whether the model is still the same, which takes longer than a small model's step.
     """
-    import torch
-    from torch._dynamo import exc
-
-    names = ("TorchDynamoException", "FailOnRecompileLimitHit")  # the second came after PyTorch 2.4
-    failures = tuple(getattr(exc, name) for name in names if hasattr(exc, name))
-
-    def own(*arguments: object) -> object:
-        return function(*arguments)
-
-    # torch keeps what it compiled by the code object: another model's must not be found under this one's.
-    own.__code__ = own.__code__.replace()
-    options = {}
-    if steady and hasattr(torch.compiler, "keep_tensor_guards_unsafe"):  # PyTorch 2.8 and later
-        options = {"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe, "size_asserts": False}
-    attempt = torch.compile(own, dynamic=False, fullgraph=True, options=options or None)
+    attempt = _compiling(function)
 
     def run(*arguments: object) -> object:
         nonlocal attempt
@@ -221,13 +205,72 @@ def compiled(function: Callable, what: str, *, steady: bool = False) -> Callable
             return function(*arguments)
         try:
             return attempt(*arguments)
-        except failures as error:
-            reason = str(error).strip().splitlines()[0]
-            notice(f"{what} can't be compiled here ({reason}); it runs as it is.")
+        except _compiler_errors() as error:
+            _not_compiled(what, error)
             attempt = function
             return function(*arguments)
 
     return run
+
+
+def compiled_work(
+    function: Callable[[], torch.Tensor], given: Sequence[torch.Tensor], what: str
+) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
+    """The function's answer, and what computes it anew as compiled code, or as it is where that can't be done.
+
+    The code is called with the tensors that it was compiled for, and nobody asks whether all is still as it was, which
+    takes as long as a small model's token does.
+
+    Args:
+        function: reads and writes the same tensors each time, and nothing else changes.
+        given: those that change (`playback.recorded` wants to know).
+        what: its name to the user.
+    """
+    from torch._dynamo import lookup_backend
+
+    made: dict[str, Any] = {}
+    inductor: Any = lookup_backend("inductor")
+
+    def keep(graph: Any, inputs: Any) -> Callable:
+        code = inductor(graph, inputs, config_patches={"size_asserts": False})
+
+        def first(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+            made.update(code=code, tensors=tensors, answers=code(*tensors))
+            return made["answers"]
+
+        return first
+
+    try:
+        answer = _compiling(function, backend=keep)()
+    except _compiler_errors() as error:
+        _not_compiled(what, error)
+        return function(), function
+    code, tensors = made["code"], made["tensors"]
+    place = next(i for i, one in enumerate(made["answers"]) if one is answer)
+    return answer, lambda: code(*tensors)[place]
+
+
+def _compiling(function: Callable, **options: Any) -> Callable:
+    import torch
+
+    def own(*arguments: object) -> object:
+        return function(*arguments)
+
+    # torch keeps what it compiled by the code object: another model's must not be found under this one's.
+    own.__code__ = own.__code__.replace()
+    return torch.compile(own, dynamic=False, fullgraph=True, **options)
+
+
+def _compiler_errors() -> tuple[type[Exception], ...]:
+    from torch._dynamo import exc
+
+    names = ("TorchDynamoException", "FailOnRecompileLimitHit")  # the second came after PyTorch 2.4
+    return tuple(getattr(exc, name) for name in names if hasattr(exc, name))
+
+
+def _not_compiled(what: str, error: Exception) -> None:
+    reason = str(error).strip().splitlines()[0]
+    notice(f"{what} can't be compiled here ({reason}); it runs as it is.")
 
 
 def recorded(function: Callable[..., torch.Tensor], weights: Sequence[torch.Tensor], what: str) -> Callable:

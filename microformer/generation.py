@@ -136,33 +136,27 @@ def next_ids(
     return sampler.choose(logits, u.to(logits.device)), output.state
 
 
-def with_room(step: Step, context: int) -> Step:
-    """The step on a memory with room for the whole context from the start, as compiled code wants it."""
-
-    def run(ids: Tensor, state: State, u: Tensor) -> tuple[Tensor, State]:
-        return step(ids, state if isinstance(state, FixedState) else state.fixed(context, ids.device), u)
-
-    return run
+Record = Callable[[Callable[[], Tensor], Sequence[Tensor]], tuple[Tensor, Callable[[], Tensor]]]
 
 
-class Played:
-    """`next_ids` as the list of its operations, played back (playback.py): the same ids in a half of the time, or less,
-    where a model is small.
+class Recorded:
+    """`next_ids` without the Python between its operations: the same ids in half the time or less, where a model is
+    small. The first step of each size, and of each number of rows, takes as long as some twenty others.
 
-    Its memory has room for some tokens, then for twice as many, up to the context: what is played back reads all of it.
-    The first step of each size, and of each number of rows, takes as long as some twenty others.
+    What is played back reads all of a memory whose tensors keep their sizes (a FixedState), so that this one has room
+    for some tokens at first, then for twice as many, up to the context.
 
     Args:
         step: `next_ids` of a model, whose weights must not change any more, and a sampler.
         context: the model's.
+        record: what makes a recording, such as `devices.compiled_work`.
+        room: how many tokens there is room for at first.
     """
 
-    _LEAST_ROOM = 32
-
-    def __init__(self, step: Step, context: int):
-        self.step, self.context = step, context
+    def __init__(self, step: Step, context: int, record: Record = playback.recorded, room: int = 32):
+        self.step, self.context, self.record, self.room = step, context, record, min(room, context)
         self.possible, self.seen = True, 0
-        self.played: dict[tuple[int, int], _Recording] = {}
+        self.recordings: dict[tuple[int, int], _Recording] = {}
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, state: State, u: Tensor) -> tuple[Tensor, State]:
@@ -170,22 +164,22 @@ class Played:
             return self.step(ids, state, u)
         if not isinstance(state, FixedState):
             self.seen = state.length
-            state = state.fixed(self._room(), ids.device)
+            state = state.fixed(self._needed(), ids.device)
         elif self.seen == state.context:
-            state = state.grown(self._room())
+            state = state.grown(self._needed())
         self.seen += 1
         size = len(ids), state.context
-        if size in self.played:
-            return self.played[size](ids, state, u)
+        if size in self.recordings:
+            return self.recordings[size](ids, state, u)
         try:
-            self.played[size] = one = _Recording(self.step, ids, state, u)
+            self.recordings[size] = one = _Recording(self.step, ids, state, u, self.record)
         except playback.NotTheSame:
             self.possible = False
             return self.step(ids, state.grown(self.context), u)
         return one.chosen, one.state
 
-    def _room(self) -> int:
-        room = self._LEAST_ROOM
+    def _needed(self) -> int:
+        room = self.room
         while room <= self.seen:
             room *= 2
         return min(room, self.context)
@@ -198,7 +192,7 @@ class _Recording:
         NotTheSame: it can't be played back.
     """
 
-    def __init__(self, step: Step, ids: Tensor, state: FixedState, u: Tensor):
+    def __init__(self, step: Step, ids: Tensor, state: FixedState, u: Tensor, record: Record):
         self.ids, self.u, self.state = ids.clone(), u.clone(), state
 
         def work() -> Tensor:
@@ -209,15 +203,14 @@ class _Recording:
             state.take(after)
             return chosen
 
-        self.chosen, self.play = playback.recorded(work, [self.ids, self.u, *state.tensors()])
+        self.chosen, self.play = record(work, [self.ids, self.u, *state.tensors()])
 
     def __call__(self, ids: Tensor, state: FixedState, u: Tensor) -> tuple[Tensor, State]:
         self.ids.copy_(ids)
         self.u.copy_(u)
         if state is not self.state:
             self.state.take(state)
-        self.play()
-        return self.chosen, self.state
+        return self.play(), self.state
 
 
 @torch.inference_mode()
@@ -249,8 +242,8 @@ def stream(
         seed: row i draws as row 0 would with seed + i.
         use_cache: False computes every step from the whole window: the oracle, and slow.
         step: what to call in place of `next_ids`, with this model and sampler, where one token a row is read (mostly):
-            `Played`, or compiled code. The rounding of that differs, so that a draw may fall on the other side of a
-            border once in many thousand tokens. Left aside where there is a tap, which it would not call.
+            a `Recorded`. The rounding of compiled code differs, so that a draw may fall on the other side of a border
+            once in many thousand tokens. Left aside where there is a tap, which it would not call.
         tap: reads or edits the activations of every step.
         drawn: how many numbers of its generator each row has used already. A prompt with the first n tokens of what
             followed it goes on as it did with drawn = n.
@@ -270,25 +263,27 @@ def stream(
     lengths = [len(prompt) for prompt in prompts]
     seen = min(lengths)
     plain: Step = partial(next_ids, model, sampler, tap=tap)
-    read, state = 0, model.empty_state()
+    read, state, chosen = 0, model.empty_state(), None
     held = 0  # how many tokens the state remembers: those before `read`
 
     while seen < max(lengths) + max_new_tokens:
         start = 0 if model.spec.carries else window_start(seen, context)
         if start > read - held or not use_cache:
             read, held, state = start, 0, model.empty_state()
-        ids = torch.tensor([text[read:seen] for text in texts], device=device)
+        if chosen is not None and held and seen > max(lengths):  # each row is fed what it was just given
+            ids = chosen[:, None].to(device)
+        else:
+            ids = torch.tensor([text[read:seen] for text in texts], device=device)
         fresh = [length <= seen < length + max_new_tokens for length in lengths]
         # A row's n-th new token has the n-th number of the row's own generator.
         u = torch.tensor(
             [one(drawn + seen - length) if new else 0.0 for one, length, new in zip(draws, lengths, fresh, strict=True)]
         )
         single = step is not None and tap is None and held > 0 and seen - read == 1
-        ids, state = (step if single else plain)(ids, state, u)  # type: ignore[misc]
+        chosen, state = (step if single else plain)(ids, state, u)  # type: ignore[misc]
         read, held = seen, held + seen - read
-        chosen = ids.tolist()
         given: list[int | None] = []
-        for text, length, new, one in zip(texts, lengths, fresh, chosen, strict=True):
+        for text, length, new, one in zip(texts, lengths, fresh, chosen.tolist(), strict=True):
             if seen >= length:  # past its prompt; a row that has all its tokens goes along until the last has its own
                 text.append(one)
             given.append(one if new else None)

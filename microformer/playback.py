@@ -34,7 +34,7 @@ class NotTheSame(RuntimeError):
     """A function can't be played back: what it does depends on what it computes, or playing it gave something else."""
 
 
-def recorded(function: Callable[[], Tensor], given: Sequence[Tensor]) -> tuple[Tensor, Callable[[], None]]:
+def recorded(function: Callable[[], Tensor], given: Sequence[Tensor]) -> tuple[Tensor, Callable[[], Tensor]]:
     """Runs a function and writes down what it does.
 
     Args:
@@ -43,7 +43,7 @@ def recorded(function: Callable[[], Tensor], given: Sequence[Tensor]) -> tuple[T
         given: what changes from one time to the next.
 
     Returns:
-        The answer, and what computes it anew, in the same memory, from what is in `given` by then.
+        The answer, and what computes it anew from what is in `given` by then. It is always the same memory.
 
     Raises:
         NotTheSame: it can't be played back, or that does not give the same as the function does, bit for bit. (What
@@ -62,9 +62,10 @@ def recorded(function: Callable[[], Tensor], given: Sequence[Tensor]) -> tuple[T
             answer = function()
         calls = [_repeated(call, used) for call, used in _needed(listening.calls, given, answer)]
 
-        def play() -> None:
+        def play() -> Tensor:
             for call in calls:
                 call()
+            return answer
 
         begin_again()
         play()

@@ -130,10 +130,10 @@ def _step(run: Run, sampler: generation.Sampler, new: int, operations: int, comp
     """The fastest way to a token that pays for so many; None for the one that every model has."""
     plain, context = partial(generation.next_ids, run.model, sampler), run.spec.max_seq_len
     if compile:
-        return generation.with_room(devices.compiled(plain, "generation", steady=True), context)
+        return generation.Recorded(plain, context, partial(devices.compiled_work, what="generation"), room=context)
     # A component of one's own may look at more than tensors that keep their sizes.
     steady = run.settings.model.memory == "none" and not run.spec.own
-    return generation.Played(plain, context) if steady and new >= _MANY and operations <= _SMALL else None
+    return generation.Recorded(plain, context) if steady and new >= _MANY and operations <= _SMALL else None
 
 
 def held_out_question(run: Run, data: corpora.Prepared | None = None) -> tuple[str, str, int] | None:
