@@ -111,6 +111,8 @@ def window_start(seen: int, context: int) -> int:
     return 0 if seen <= context else -(-(seen - context) // jump) * jump
 
 
+# For so many steps together is made a tensor of what is drawn.
+_STEPS = 64
 Step = Callable[[Tensor, State, Tensor], tuple[Tensor, State]]
 
 
@@ -265,6 +267,7 @@ def stream(
     plain: Step = partial(next_ids, model, sampler, tap=tap)
     read, state, chosen = 0, model.empty_state(), None
     held = 0  # how many tokens the state remembers: those before `read`
+    first, u = seen, torch.empty(len(prompts), 0)  # what each row draws, from the step `first` on
 
     while seen < max(lengths) + max_new_tokens:
         start = 0 if model.spec.carries else window_start(seen, context)
@@ -274,14 +277,15 @@ def stream(
             ids = chosen[:, None].to(device)
         else:
             ids = torch.tensor([text[read:seen] for text in texts], device=device)
-        fresh = [length <= seen < length + max_new_tokens for length in lengths]
-        # A row's n-th new token has the n-th number of the row's own generator.
-        u = torch.tensor(
-            [one(drawn + seen - length) if new else 0.0 for one, length, new in zip(draws, lengths, fresh, strict=True)]
-        )
+        if (place := seen - first) >= u.shape[1]:
+            # A row's n-th new token has the n-th number of the row's own generator.
+            first, place, steps = seen, 0, range(seen, seen + _STEPS)
+            rows = zip(draws, lengths, strict=True)
+            u = torch.tensor([[one(drawn + at - n) if at >= n else 0.0 for at in steps] for one, n in rows])
         single = step is not None and tap is None and held > 0 and seen - read == 1
-        chosen, state = (step if single else plain)(ids, state, u)  # type: ignore[misc]
+        chosen, state = (step if single else plain)(ids, state, u[:, place])  # type: ignore[misc]
         read, held = seen, held + seen - read
+        fresh = [length <= seen < length + max_new_tokens for length in lengths]
         given: list[int | None] = []
         for text, length, new, one in zip(texts, lengths, fresh, chosen.tolist(), strict=True):
             if seen >= length:  # past its prompt; a row that has all its tokens goes along until the last has its own
