@@ -116,3 +116,15 @@ def test_what_python_does_differently_each_time_is_found_out():
 
     with pytest.raises(playback.NotTheSame, match="something else"):
         playback.recorded(work, [x])
+
+
+def test_where_an_operation_can_not_be_repeated_the_function_is_as_it_was(monkeypatch):
+    def refuses(*_, **__):
+        raise TypeError("unexpected keyword")
+
+    monkeypatch.setattr(playback, "_quick", lambda _: refuses)
+    count = torch.zeros(1)
+
+    with pytest.raises(playback.NotTheSame, match="unexpected keyword"):
+        playback.recorded(lambda: count.add_(1) * 2, [count])
+    assert count.item() == 0

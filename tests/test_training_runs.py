@@ -17,9 +17,10 @@ import safetensors.torch
 import torch
 from small_runs import TINY, book, command, flags, info, resume, rows, stopped_at, train, without_picture_and_sample
 
-from microformer import devices, evaluate, generate, load_run, runs
+from microformer import devices, evaluate, generate, generation, load_run, runs
 from microformer.errors import MicroformerError, SettingsError
 from microformer.models.model import Microformer
+from microformer.pipeline import text as text_of
 from microformer.pipeline import training as pipeline
 from microformer.training.loop import Loop
 
@@ -564,6 +565,30 @@ def test_ten_lines_of_a_notebook_train_and_write(capsys):
     assert text.startswith("The")
     assert len(text) == 23
     assert text == generate(load_run("book-1"), "The", max_new_tokens=20, seed=3)
+
+
+def test_a_long_text_is_recorded_and_the_same(monkeypatch):
+    run = pipeline.train(corpus="book.txt", max_steps=2, show=False, **TINY)
+    made: list[generation.Recorded] = []
+    monkeypatch.setattr(generation.Recorded, "__call__", _telling(generation.Recorded.__call__, made))
+
+    recorded = generate(run, "The", max_new_tokens=100, seed=3)
+    assert made
+    assert made[0].possible
+    made.clear()
+    monkeypatch.setattr(text_of, "_MANY", 101)
+    assert generate(run, "The", max_new_tokens=100, seed=3) == recorded
+    assert not made
+
+
+def _telling(call, made):
+    """The call, which also says of what it was one."""
+
+    def told(one, *arguments):
+        made.append(one)
+        return call(one, *arguments)
+
+    return told
 
 
 def test_training_leaves_the_random_numbers_of_who_called_it_alone():
