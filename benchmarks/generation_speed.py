@@ -1,9 +1,10 @@
 """Generation: tokens a second, sampling included, of an untrained model (weights don't change the time): 4 layers, 4
 heads, 128 wide, context 64, in float32. One stream inside the context and beyond it, and 64 streams together.
 
-In nanoGPT's shape and in the default's (RoPE, RMSNorm, SwiGLU, QK-norm), eager and with `--compile` (compilation
-before the clock starts), beside nanoGPT's own `generate` (it has no cache) and transformers' (it has). All take
-turns; figures are medians of the turns, with the range.
+In nanoGPT's shape and in the default's (RoPE, RMSNorm, SwiGLU, QK-norm), eager and with `--compile`, beside nanoGPT's
+own `generate` (it has no cache) and transformers' (it has). Ours is recorded (docs/generation.md) or compiled once, in
+the first turn; that takes as long as some twenty tokens, or twenty seconds. All take turns; figures are medians of the
+turns, with the range.
 """
 
 import sys
