@@ -38,7 +38,7 @@ from microformer.models.spec import (
     Swiglu,
     TopK,
     Window,
-)  # fmt: skip
+)
 from microformer.models.taps import Edit, Record
 
 VOCAB, CONTEXT = 11, 8

@@ -60,7 +60,7 @@ class RMSNorm(Norm):
         if x.device.type == "cpu" and not exporting():
             if x.numel() > _FEW or torch.is_grad_enabled():
                 return _RMSNormOnCPU.apply(x, gain, self.eps)  # type: ignore[no-any-return]
-            if x.dtype == torch.float32:
+            if x.dtype == torch.float32:  # others want their sum of squares in more digits, as PyTorch's own has it
                 length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
                 return x * torch.addcmul(torch.full((), self.eps), length, length, value=1 / x.shape[-1]).rsqrt() * gain
         return torch.rms_norm(x, gain.shape, gain, self.eps)

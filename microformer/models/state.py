@@ -358,7 +358,7 @@ class FixedState(State):
                 mine.copy_(theirs)
 
     def grown(self, context: int) -> "FixedState":
-        """The same with more room."""
+        """The same with room for `context` tokens, which must be more; what was seen stays where it is."""
         slot = self.slot.clone()
         parts = tuple(part.fixed(self.context, context, slot) for part in self.layers)
         return replace(self, layers=parts, slot=slot, context=context)
