@@ -36,7 +36,7 @@ def ours(changes: dict[str, Any], compiled: bool) -> Callable[[int, int], None]:
     plain = partial(generation.next_ids, model, sampler)
     code = partial(devices.compiled_work, what="generation")
     recorded = (
-        generation.Recorded(plain, CONTEXT, code, room=CONTEXT) if compiled else generation.Recorded(plain, CONTEXT)
+        generation.Recorded(plain, CONTEXT, 8, code, room=CONTEXT) if compiled else generation.Recorded(plain, CONTEXT)
     )
 
     def write(streams: int, new: int) -> None:

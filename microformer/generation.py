@@ -82,36 +82,13 @@ class Sampler:
         return chosen.clamp_max(logits.shape[-1] - 1)
 
 
-class _Draws:
-    """Numbers between 0 and 1 from one seed, drawn many at a time: a call of torch for each would take longer than all
-    of them. The n-th is the same whichever were asked for before."""
-
-    _AT_ONCE = 256
-
-    def __init__(self, seed: int):
-        self.seed = seed
-        self._begin()
-
-    def __call__(self, number: int) -> float:
-        block, place = divmod(number, self._AT_ONCE)
-        if block < self.block:
-            self._begin()
-        while self.block < block:
-            self.drawn = torch.rand(self._AT_ONCE, generator=self.generator).tolist()
-            self.block += 1
-        return self.drawn[place]
-
-    def _begin(self) -> None:
-        self.generator, self.block = torch.Generator().manual_seed(self.seed), -1
-
-
 def window_start(seen: int, context: int) -> int:
     """The first of `seen` tokens that the model still reads: 0 until the context is full, then in jumps of a half."""
     jump = max(1, context - context // 2)
     return 0 if seen <= context else -(-(seen - context) // jump) * jump
 
 
-# For so many steps together is made a tensor of what is drawn.
+# Each row's draws are made for so many steps at once: a call of torch for each would take longer than all of them.
 _STEPS = 64
 Step = Callable[[Tensor, State, Tensor], tuple[Tensor, State]]
 
@@ -124,18 +101,18 @@ def next_ids(
     Args:
         ids: the tokens. [batch pos]
         state: what was read before them.
-        u: where each row draws. [batch]
+        u: where each row draws; what is beyond the first is for a step that chooses several tokens. [batch most]
         tap: reads or edits activations (models/taps.py).
 
     Returns:
-        the ids [batch] and the next state.
+        the ids [batch 1], or up to as many as `u` has, and the next state.
     """
     output = model(ids, state=state, tap=tap)
     assert output.state is not None
     logits = output.logits[:, -1]
     if logits.device.type == "mps":
         logits = logits.cpu()  # Apple's GPUs have no doubles, and the running sum of p wants them
-    return sampler.choose(logits, u.to(logits.device)), output.state
+    return sampler.choose(logits, u[:, 0].to(logits.device))[:, None], output.state
 
 
 Record = Callable[[Callable[[], Tensor], Sequence[Tensor]], tuple[Tensor, Callable[[], Tensor]]]
@@ -151,71 +128,77 @@ class Recorded:
     Args:
         step: `next_ids` of a model, whose weights must not change any more, and a sampler.
         context: the model's.
+        most: how many tokens a call chooses; a reader gets so many at a time.
         record: what makes a recording, such as `devices.compiled_work`.
         room: how many tokens there is room for at first.
     """
 
-    def __init__(self, step: Step, context: int, record: Record = playback.recorded, room: int = 32):
-        self.step, self.context, self.record, self.room = step, context, record, min(room, context)
+    def __init__(self, step: Step, context: int, most: int = 8, record: Record = playback.recorded, room: int = 32):
+        self.step, self.context, self.record, self.room, self.most = step, context, record, min(room, context), most
         self.possible, self.seen = True, 0
         self.recordings: dict[tuple[int, int], _Recording] = {}
 
-    @torch.inference_mode()
     def __call__(self, ids: Tensor, state: State, u: Tensor) -> tuple[Tensor, State]:
         if not self.possible:
             return self.step(ids, state, u)
         if not isinstance(state, FixedState):
             self.seen = state.length
-            state = state.fixed(self._needed(), ids.device)
-        elif self.seen == state.context:
-            state = state.grown(self._needed())
-        self.seen += 1
-        size = len(ids), state.context
-        if size in self.recordings:
-            return self.recordings[size](ids, state, u)
-        try:
-            self.recordings[size] = one = _Recording(self.step, ids, state, u, self.record)
-        except playback.NotTheSame:
-            self.possible = False
-            return self.step(ids, state.grown(self.context), u)
-        return one.chosen, one.state
-
-    def _needed(self) -> int:
         room = self.room
         while room <= self.seen:
             room *= 2
-        return min(room, self.context)
+        room = min(room, self.context)
+        if one := self.recordings.get((len(ids), room)):
+            steps = min(u.shape[1], self.most, room - self.seen)
+            self.seen += steps
+            return one(ids, state, u[:, :steps])
+        self.seen += 1
+        state = state.fixed(room, ids.device)
+        try:
+            self.recordings[len(ids), room] = one = _Recording(self.step, ids, state, u[:, :1], self.most, self.record)
+        except playback.NotTheSame:
+            self.possible = False
+            return self.step(ids, state.fixed(self.context, ids.device), u)
+        return one.made[:, :1].clone(), one.state
 
 
 class _Recording:
-    """A step of one size. It reads and writes its own tensors: `state` is its memory.
+    """A step of one size, which goes on from its own choice. It reads and writes its own tensors: `state` is its
+    memory, `made` are its choices since it was handed something, `u` where it drew them. Making it does the first.
 
     Raises:
         NotTheSame: it can't be played back.
     """
 
-    def __init__(self, step: Step, ids: Tensor, state: FixedState, u: Tensor, record: Record):
-        self.ids, self.u, self.state = ids.clone(), u.clone(), state
+    def __init__(self, step: Step, ids: Tensor, state: FixedState, u: Tensor, most: int, record: Record):
+        self.ids, self.state = ids.clone(), state
+        self.u, self.made = u.repeat(1, most), ids.repeat(1, most)
+        self.at = torch.zeros(1, dtype=torch.long, device=ids.device)
 
         def work() -> Tensor:
-            chosen, after = step(self.ids, state, self.u)
+            chosen, after = step(self.ids, state, self.u.index_select(1, self.at))
             assert isinstance(after, FixedState)
             if [one.shape for one in after.tensors()] != [one.shape for one in state.tensors()]:
                 raise playback.NotTheSame("what it remembers grows.")
             state.take(after)
+            self.ids.copy_(chosen)
+            self.made.index_copy_(1, self.at, chosen)
+            self.at.add_(1)
             return chosen
 
-        self.chosen, self.play = record(work, [self.ids, self.u, *state.tensors()])
+        _, self.play = record(work, [self.ids, self.u, self.made, self.at, *state.tensors()])
 
-    def __call__(self, ids: Tensor, state: FixedState, u: Tensor) -> tuple[Tensor, State]:
+    def __call__(self, ids: Tensor, state: State, u: Tensor) -> tuple[Tensor, State]:
+        steps = u.shape[1]
         self.ids.copy_(ids)
-        self.u.copy_(u)
+        self.u[:, :steps] = u
+        self.at.zero_()
         if state is not self.state:
             self.state.take(state)
-        return self.play(), self.state
+        for _ in range(steps):
+            self.play()
+        return self.made[:, :steps].clone(), self.state
 
 
-@torch.inference_mode()
 def stream(
     model: Microformer,
     prompts: Sequence[Sequence[int]],
@@ -244,8 +227,9 @@ def stream(
         seed: row i draws as row 0 would with seed + i.
         use_cache: False computes every step from the whole window: the oracle, and slow.
         step: what to call in place of `next_ids`, with this model and sampler, where one token a row is read (mostly):
-            a `Recorded`. The rounding of compiled code differs, so that a draw may fall on the other side of a border
-            once in many thousand tokens. Left aside where there is a tap, which it would not call.
+            a `Recorded`, which chooses several tokens before the first of them is yielded. The rounding of compiled
+            code differs, so that a draw may fall on the other side of a border once in many thousand tokens. Left aside
+            where there is a tap, which it would not call.
         tap: reads or edits the activations of every step.
         drawn: how many numbers of its generator each row has used already. A prompt with the first n tokens of what
             followed it goes on as it did with drawn = n.
@@ -260,37 +244,45 @@ def stream(
         raise GenerationError("the prompt is empty.", "give at least one character to begin with.")
     device = next(model.parameters()).device
     context = model.spec.max_seq_len
-    draws = [_Draws((seed + row) % 2**63) for row in range(len(prompts))]
+    generators = [torch.Generator().manual_seed((seed + row) % 2**63) for row in range(len(prompts))]
+    for generator in generators:
+        torch.rand(drawn, generator=generator)
     texts = [list(prompt) for prompt in prompts]
     lengths = [len(prompt) for prompt in prompts]
-    seen = min(lengths)
+    seen, longest = min(lengths), max(lengths)
+    end = longest + max_new_tokens
     plain: Step = partial(next_ids, model, sampler, tap=tap)
     read, state, chosen = 0, model.empty_state(), None
     held = 0  # how many tokens the state remembers: those before `read`
     first, u = seen, torch.empty(len(prompts), 0)  # what each row draws, from the step `first` on
 
-    while seen < max(lengths) + max_new_tokens:
+    while seen < end:
         start = 0 if model.spec.carries else window_start(seen, context)
         if start > read - held or not use_cache:
             read, held, state = start, 0, model.empty_state()
-        if chosen is not None and held and seen > max(lengths):  # each row is fed what it was just given
-            ids = chosen[:, None].to(device)
+        if chosen is not None and held and seen > longest:  # each row is fed what it was just given
+            ids = chosen[:, -1:].to(device)
         else:
             ids = torch.tensor([text[read:seen] for text in texts], device=device)
         if (place := seen - first) >= u.shape[1]:
-            # A row's n-th new token has the n-th number of the row's own generator.
-            first, place, steps = seen, 0, range(seen, seen + _STEPS)
-            rows = zip(draws, lengths, strict=True)
-            u = torch.tensor([[one(drawn + at - n) if at >= n else 0.0 for at in steps] for one, n in rows])
+            first, place, u = seen, 0, torch.zeros(len(prompts), _STEPS)
+            for draws, length, generator in zip(u, lengths, generators, strict=True):
+                # A row's n-th new token has the n-th number of the row's own generator.
+                if (before := max(0, length - seen)) < _STEPS:
+                    torch.rand(_STEPS - before, generator=generator, out=draws[before:])
         single = step is not None and tap is None and held > 0 and seen - read == 1
-        chosen, state = (step if single else plain)(ids, state, u[:, place])  # type: ignore[misc]
-        read, held = seen, held + seen - read
-        fresh = [length <= seen < length + max_new_tokens for length in lengths]
-        given: list[int | None] = []
-        for text, length, new, one in zip(texts, lengths, fresh, chosen.tolist(), strict=True):
-            if seen >= length:  # past its prompt; a row that has all its tokens goes along until the last has its own
-                text.append(one)
-            given.append(one if new else None)
-        seen += 1
-        if any(fresh):
-            yield given
+        most = min(u.shape[1] - place, end - seen) if seen >= longest else 1
+        with torch.inference_mode():
+            chosen, state = (step if single else plain)(ids, state, u[:, place : place + most])  # type: ignore[misc]
+        last = seen + chosen.shape[1] - 1  # the last of these was chosen by those before this place
+        read, held = last, held + last - read
+        for ones in chosen.T.tolist():
+            fresh = [length <= seen < length + max_new_tokens for length in lengths]
+            given: list[int | None] = []
+            for text, length, new, one in zip(texts, lengths, fresh, ones, strict=True):
+                if seen >= length:  # past its prompt; a row that has all its tokens goes along until the last has its
+                    text.append(one)
+                given.append(one if new else None)
+            seen += 1
+            if any(fresh):
+                yield given

@@ -102,7 +102,7 @@ def test_a_memory_of_fixed_size_changes_no_token(context, changes):
     model, prompts = small_model(context=context, **changes), [[1, 2, 3, 4], [5]]
 
     as_it_is = lambda work, given: (work(), work)  # noqa: E731
-    step = Recorded(partial(next_ids, model, Sampler(temperature=1.0)), context, as_it_is, room=context)
+    step = Recorded(partial(next_ids, model, Sampler(temperature=1.0)), context, 3, as_it_is, room=context)
 
     assert generated(model, prompts, seed=3, step=step) == generated(model, prompts, seed=3)
 
@@ -127,6 +127,20 @@ def test_what_is_played_back_is_the_same_text(changes):
     assert step.possible
     assert sorted(step.recordings) == [(2, 16), (2, 32), (2, 40)]
     assert generated(model, prompts[:1], new=50, step=step) == generated(model, prompts[:1], new=50)  # another text
+
+
+@pytest.mark.parametrize("most", [1, 5, 64])
+def test_a_recording_chooses_some_tokens_at_a_time_and_not_more(most):
+    model, made = small_model(context=40), []
+    recorded = Recorded(partial(next_ids, model, Sampler(temperature=1.0)), 40, most)
+
+    def step(ids, state, u):
+        chosen, after = recorded(ids, state, u)
+        made.append(chosen.shape[1])
+        return chosen, after
+
+    assert generated(model, [[1, 2], [3]], new=150, step=step) == generated(model, [[1, 2], [3]], new=150)
+    assert max(made) == min(most, 30)  # there is room for 32, and the first and the one that is recorded are taken
 
 
 @pytest.mark.parametrize("kind", [Sparsemax(), Entmax15()], ids=str)

@@ -309,6 +309,12 @@ class State:
         layers = tuple(None if part is None else part.map(change) for part in self.layers)
         return replace(self, layers=layers, tokens=None if self.tokens is None else change(self.tokens))
 
+    def remembered(self) -> list[Tensor]:
+        """The tensors of its layers and the last tokens, in the same order for each state of a model."""
+        found: list[Tensor] = [] if self.recent is None else [self.recent]
+        self._map(lambda tensor: found.append(tensor) or tensor)
+        return found
+
     def to_tensors(self) -> dict[str, Tensor]:
         """All of it as named tensors; `from_tensors` gives it back."""
         return _tensors(replace(self, layers=()), "") | {
@@ -345,20 +351,22 @@ class FixedState(State):
     slot: Int[Tensor, "1"] = field(kw_only=True)
     context: int = field(kw_only=True)
 
-    def tensors(self) -> list[Tensor]:
-        """All that it remembers, in the same order for each state of a text."""
-        found: list[Tensor] = [self.slot] if self.recent is None else [self.slot, self.recent]
-        self._map(lambda tensor: found.append(tensor) or tensor)
-        return found
-
-    def take(self, other: "FixedState") -> None:
-        """Writes what another one of the same sizes remembers over what this one does."""
-        for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
+    def take(self, other: State) -> None:
+        """Writes what another one of no more tokens remembers over what this one does. What lies behind it stays, and
+        nobody looks there."""
+        self.slot.copy_(other.slot) if isinstance(other, FixedState) else self.slot.fill_(other.length)
+        for mine, theirs in zip(self.remembered(), other.remembered(), strict=True):
             if mine is not theirs:
-                mine.copy_(theirs)
+                mine[tuple(slice(size) for size in theirs.shape)] = theirs
 
-    def grown(self, context: int) -> "FixedState":
-        """The same with room for `context` tokens, which must be more; what was seen stays where it is."""
+    def tensors(self) -> list[Tensor]:
+        """All that changes in it from token to token."""
+        return [self.slot, *self.remembered()]
+
+    def fixed(self, context: int, device: torch.device) -> "FixedState":
+        """The same with room for so many tokens, not fewer than now; what was seen stays where it is."""
+        if context == self.context:
+            return self
         slot = self.slot.clone()
         parts = tuple(part.fixed(self.context, context, slot) for part in self.layers)
         return replace(self, layers=parts, slot=slot, context=context)

@@ -17,9 +17,10 @@ from microformer.runs import Run
 from microformer.tokenization import Unknown
 
 # A token's operations are played back where so many tokens are to come, and each takes so few multiplications that what
-# Python does between is a good part of its time.
+# Python does between is a good part of its time. So fast, a reader does not notice that they come some at a time.
 _MANY = 64
 _SMALL = 1e8
+_AT_A_TIME = 8
 
 
 def generate(
@@ -129,11 +130,13 @@ def stream_text(
 def _step(run: Run, sampler: generation.Sampler, new: int, operations: int, compile: bool) -> generation.Step | None:
     """The fastest way to a token that pays for so many; None for the one that every model has."""
     plain, context = partial(generation.next_ids, run.model, sampler), run.spec.max_seq_len
+    most = _AT_A_TIME if operations <= _SMALL else 1
     if compile:
-        return generation.Recorded(plain, context, partial(devices.compiled_work, what="generation"), room=context)
+        code = partial(devices.compiled_work, what="generation")
+        return generation.Recorded(plain, context, most, code, room=context)
     # A component of one's own may look at more than tensors that keep their sizes.
     steady = run.settings.model.memory == "none" and not run.spec.own
-    return generation.Recorded(plain, context) if steady and new >= _MANY and operations <= _SMALL else None
+    return generation.Recorded(plain, context, most) if steady and new >= _MANY and operations <= _SMALL else None
 
 
 def held_out_question(run: Run, data: corpora.Prepared | None = None) -> tuple[str, str, int] | None:
