@@ -1,8 +1,9 @@
 """Training: tokens a second and peak memory at equal architecture (4 layers, 4 heads, 128 wide, context 64).
 
 Our model in nanoGPT's shape (LayerNorm, learned positions, GELU, tied, no biases, AdamW, no compilation) beside
-nanoGPT and peers from the package index, in float32 and in bfloat16 (the peers' under autocast). All take turns, ten
-steps each; figures are medians of the turns, with the range. Memory is the peak of a process that does nothing else.
+nanoGPT and peers from the package index, in float32 and in bfloat16 (the peers' under autocast). Ours is recorded, as
+in any training of this size from its 201st step on (docs/devices.md). All take turns, ten steps each; figures are
+medians of the turns, with the range. Memory is the peak of a process that does nothing else.
 """
 
 import subprocess
@@ -27,7 +28,7 @@ def ours(batch: int, precision: str) -> Callable[[], None]:
     """A step of our model and optimizer, as the training loop does it."""
     import torch
 
-    from microformer import devices
+    from microformer import devices, playback
     from microformer.models.model import Microformer
     from microformer.settings import Settings, model_spec
     from microformer.training.optimizers import Optimizer, Recipe
@@ -41,9 +42,10 @@ def ours(batch: int, precision: str) -> Callable[[], None]:
     moved = Optimizer(model, Recipe("adamw", 1e-3, 0.1, 0.95, (training.beta_1, training.beta_2)))
     moved.set_rate(0.1)
     ids, targets = (torch.randint(VOCAB, (batch, CONTEXT)) for _ in range(2))
+    loss = playback.with_gradient(lambda ids, targets: model.loss(ids, targets, None), [*model.parameters()], after=0)
 
     def step() -> None:
-        model.loss(ids, targets, None).backward()
+        loss(ids, targets).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         moved.step()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import math
 import os
 import platform
@@ -213,17 +214,15 @@ def compiled(function: Callable, what: str) -> Callable:
     return run
 
 
-def compiled_work(
-    function: Callable[[], torch.Tensor], given: Sequence[torch.Tensor], what: str
-) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
-    """The function's answer, and what computes it anew as compiled code, or as it is where that can't be done.
+def compiled_work(function: Callable[[], object], given: Sequence[torch.Tensor], what: str) -> Callable[[], object]:
+    """What does the function's work as compiled code, or as it is where that can't be done.
 
     The code is called with the tensors that it was compiled for, and nobody asks whether all is still as it was, which
     takes as long as a small model's token does.
 
     Args:
         function: reads and writes the same tensors each time, and nothing else changes.
-        given: those that change (`playback.recorded` wants to know).
+        given: those that it writes to. What is in them stays.
         what: its name to the user.
     """
     from torch._dynamo import lookup_backend
@@ -236,19 +235,20 @@ def compiled_work(
         code = inductor(graph, inputs, config_patches={"size_asserts": False, "cpp_wrapper": True})
 
         def first(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
-            made.update(code=code, tensors=tensors, answers=code(*tensors))
-            return made["answers"]
+            made.update(code=code, tensors=tensors)
+            return code(*tensors)
 
         return first
 
+    before = [one.clone() for one in given]
     try:
-        answer = _compiling(function, backend=keep)()
+        _compiling(function, backend=keep)()
     except _compiler_errors() as error:
         _not_compiled(what, error)
-        return function(), function
-    code, tensors = made["code"], made["tensors"]
-    place = next(i for i, one in enumerate(made["answers"]) if one is answer)
-    return answer, lambda: code(*tensors)[place]
+        return function
+    for one, value in zip(given, before, strict=True):
+        one.copy_(value)
+    return functools.partial(made["code"], *made["tensors"])
 
 
 def _compiling(function: Callable, **options: Any) -> Callable:

@@ -115,7 +115,7 @@ def next_ids(
     return sampler.choose(logits, u[:, 0].to(logits.device))[:, None], output.state
 
 
-Record = Callable[[Callable[[], Tensor], Sequence[Tensor]], tuple[Tensor, Callable[[], Tensor]]]
+Record = Callable[[Callable[[], Sequence[Tensor]], Sequence[Tensor]], Callable[[], object]]
 
 
 class Recorded:
@@ -147,23 +147,22 @@ class Recorded:
         while room <= self.seen:
             room *= 2
         room = min(room, self.context)
-        if one := self.recordings.get((len(ids), room)):
-            steps = min(u.shape[1], self.most, room - self.seen)
-            self.seen += steps
-            return one(ids, state, u[:, :steps])
-        self.seen += 1
-        state = state.fixed(room, ids.device)
-        try:
-            self.recordings[len(ids), room] = one = _Recording(self.step, ids, state, u[:, :1], self.most, self.record)
-        except playback.NotTheSame:
-            self.possible = False
-            return self.step(ids, state.fixed(self.context, ids.device), u)
-        return one.made[:, :1].clone(), one.state
+        size = len(ids), room
+        if size not in self.recordings:
+            state = state.fixed(room, ids.device)
+            try:
+                self.recordings[size] = _Recording(self.step, ids, state, u[:, :1], self.most, self.record)
+            except playback.NotTheSame:
+                self.possible = False
+                return self.step(ids, state.fixed(self.context, ids.device), u)
+        steps = min(u.shape[1], self.most, room - self.seen)
+        self.seen += steps
+        return self.recordings[size](ids, state, u[:, :steps])
 
 
 class _Recording:
     """A step of one size, which goes on from its own choice. It reads and writes its own tensors: `state` is its
-    memory, `made` are its choices since it was handed something, `u` where it drew them. Making it does the first.
+    memory, `made` are its choices since it was handed something, `u` where it drew them.
 
     Raises:
         NotTheSame: it can't be played back.
@@ -174,7 +173,7 @@ class _Recording:
         self.u, self.made = u.repeat(1, most), ids.repeat(1, most)
         self.at = torch.zeros(1, dtype=torch.long, device=ids.device)
 
-        def work() -> Tensor:
+        def work() -> Sequence[Tensor]:
             chosen, after = step(self.ids, state, self.u.index_select(1, self.at))
             assert isinstance(after, FixedState)
             if [one.shape for one in after.tensors()] != [one.shape for one in state.tensors()]:
@@ -183,9 +182,9 @@ class _Recording:
             self.ids.copy_(chosen)
             self.made.index_copy_(1, self.at, chosen)
             self.at.add_(1)
-            return chosen
+            return []
 
-        _, self.play = record(work, [self.ids, self.u, self.made, self.at, *state.tensors()])
+        self.play = record(work, [self.ids, self.u, self.made, self.at, *state.tensors()])
 
     def __call__(self, ids: Tensor, state: State, u: Tensor) -> tuple[Tensor, State]:
         steps = u.shape[1]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from microformer import devices
+from microformer import devices, playback
 from microformer.models.model import Microformer
 from microformer.pipeline.fast_loss import fast_loss
 from microformer.settings import Settings, model_spec
@@ -27,6 +27,7 @@ def taken(monkeypatch):
 
     monkeypatch.setattr(devices, "compiled", compiled)
     monkeypatch.setattr(devices, "recorded", recorded)
+    monkeypatch.setattr(playback, "with_gradient", lambda function, weights: recorded(function, weights, ""))
     return roads
 
 
@@ -36,17 +37,20 @@ def made(compute, masked=False, own=False, **given):
     return model, fast_loss(settings, model, compute, masked=masked, own=own)
 
 
-def test_on_a_cpu_the_loss_is_computed_as_it_stands_unless_it_is_to_be_compiled(taken):
-    assert made(CPU)[1] is None
-
-    model, loss = made(CPU, compile=True)
-    assert loss(IDS, TARGETS, None, None)[0] == model.loss(IDS, TARGETS, None)
-    assert taken == ["compiled"]
+def test_on_a_cpu_a_large_step_is_computed_as_it_stands(taken):
+    assert made(CPU, batch_size=10**6)[1] is None
 
 
-@pytest.mark.parametrize(("compile", "roads"), [(False, ["recorded"]), (True, ["recorded", "compiled"])])
-def test_on_a_gpu_it_is_recorded_compiled_or_not(taken, compile, roads):
-    model, loss = made(CUDA, compile=compile)
+@pytest.mark.parametrize(
+    ("compute", "compile", "roads"),
+    [
+        (CPU, False, ["recorded"]), (CPU, True, ["compiled"]),
+        (CUDA, False, ["recorded"]), (CUDA, True, ["recorded", "compiled"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_loss_is_recorded_or_compiled_or_both(taken, compute, compile, roads):
+    model, loss = made(compute, compile=compile)
 
     assert loss(IDS, TARGETS, None, None)[0] == model.loss(IDS, TARGETS, None)
     assert taken == roads
@@ -63,7 +67,8 @@ def test_a_batch_unlike_most_takes_the_plain_road(taken, masked):
     assert taken == ["recorded"]
 
 
+@pytest.mark.parametrize("compute", [CPU, CUDA], ids=["cpu", "cuda"])
 @pytest.mark.parametrize("given", [{"own": True}, {"accumulate": 2}, {"memory": "xl(4)"}], ids=str)
-def test_what_may_differ_from_step_to_step_is_not_recorded(taken, given):
-    assert made(CUDA, **given)[1] is None
-    assert made(CUDA)[1] is not None
+def test_what_may_differ_from_step_to_step_is_not_recorded(taken, given, compute):
+    assert made(compute, **given)[1] is None
+    assert made(compute)[1] is not None

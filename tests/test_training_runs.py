@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from small_runs import TINY, book, command, flags, info, resume, rows, stopped_at, train, without_picture_and_sample
 
-from microformer import devices, evaluate, generate, generation, load_run, runs
+from microformer import devices, evaluate, generate, generation, load_run, playback, runs
 from microformer.errors import MicroformerError, SettingsError
 from microformer.models.model import Microformer
 from microformer.pipeline import text as text_of
@@ -579,6 +579,45 @@ def test_a_long_text_is_recorded_and_the_same(monkeypatch):
     monkeypatch.setattr(text_of, "_MANY", 101)
     assert generate(run, "The", max_new_tokens=100, seed=3) == recorded
     assert not made
+
+
+RECORDED = {
+    "a plain one": ({}, True),
+    "with chance": ({"dropout": 0.3, "attention_dropout": 0.2, "ngrams": 2, "ngram_dropout": 0.3}, True),
+    "in bfloat16": (
+        {"precision": "bfloat16", "norm": "layernorm", "feedforward": "gelu", "positions": "learned"},
+        True,
+    ),
+    "all else": ({"averaging": 0.9, "num_layers": 2, "attention": "window(5) topk(3)", "optimizer": "muon"}, True),
+    "rounds that depend on what is computed": ({"attention": "entmax15"}, False),
+}
+
+
+@pytest.mark.parametrize(("changes", "possible"), RECORDED.values(), ids=RECORDED)
+def test_a_training_that_is_recorded_from_some_step_on_ends_the_same(changes, possible, monkeypatch):
+    given = {"corpus": "book.txt", "max_steps": 14, "eval_every": 4, "show": False, **TINY, **changes}
+    pipeline.train(run="plain", **given)
+    played: list[object] = []
+    with_gradient, call = playback.with_gradient, playback.gradients.Played.__call__
+    monkeypatch.setattr(playback, "with_gradient", lambda *what: with_gradient(*what, after=3))
+    monkeypatch.setattr(playback.gradients.Played, "__call__", _telling(call, played))
+
+    pipeline.train(run="recorded", **given)
+    assert len(played) == (11 if possible else 0)
+    assert_same_run("plain", "recorded")
+
+
+def test_a_recorded_training_is_resumed_to_the_same_end(monkeypatch):
+    given = {"corpus": "book.txt", "max_steps": 14, "eval_every": 5, "show": False, "dropout": 0.3, **TINY}
+    pipeline.train(run="plain", **given)
+    with_gradient = playback.with_gradient
+    monkeypatch.setattr(playback, "with_gradient", lambda *what: with_gradient(*what, after=2))
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Loop, "_step", stopped_at(7))
+        pipeline.train(run="recorded", **given)
+
+    assert resume("--run", "recorded") == 0
+    assert_same_run("plain", "recorded")
 
 
 def _telling(call, made):
