@@ -254,3 +254,14 @@ def test_what_can_not_be_played_back_with_its_gradient_goes_on_as_it_is():
         weight.grad = None
         played(torch.full((3,), float(sign))).backward()
         assert weight.grad.tolist() == [2.0 if sign > 0 else -1.0] * 3
+
+
+@pytest.mark.usefixtures("gradients")
+def test_a_share_of_what_is_played_back_has_that_share_of_its_gradient_and_gradients_add_up():
+    weight = torch.nn.Parameter(torch.ones(3))
+    played = playback.with_gradient(lambda x: (weight * x).sum(), [weight], after=0)
+
+    (played(torch.full((3,), 2.0)) * 0.5).backward()
+    assert weight.grad.tolist() == [1.0] * 3
+    played(torch.full((3,), 4.0)).backward()
+    assert weight.grad.tolist() == [5.0] * 3

@@ -28,7 +28,8 @@ def fast_loss(
     # A memory changes its sizes, a component of one's own may do anything, and the gradients of a batch's parts would
     # all be written to one place.
     same_work = not model.spec.carries and not own and chosen.training.accumulate == 1
-    operations = chosen.training.batch_size * chosen.model.max_seq_len * model.num_parameters()
+    tokens, roles = chosen.training.batch_size * chosen.model.max_seq_len, model.roles()
+    operations = tokens * sum(one.numel() for name, one in model.named_parameters() if roles[name] != "embedding")
 
     def alone(ids: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
         return whole(ids, targets, mask, None)[0]

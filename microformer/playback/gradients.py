@@ -17,7 +17,8 @@ def with_gradient(
     same to the bit, and where it can't be played back, as it is.
 
     Args:
-        function: of tensors, or None where there are none; gives one number.
+        function: of tensors, or None where there are none; gives one number. Its gradients are the same memory at each
+            call: they must be used before the next one.
         weights: all that its gradient is wanted of. They stay where they are, and their numbers may change.
         after: how often inputs of one size come before it is written down for them. That takes as long as five to ten
             times doing it, which it makes good in the next hundred: what came so often will mostly come on.
@@ -69,14 +70,18 @@ class Played:
 
 
 class _Known(torch.autograd.Function):
-    """A number whose gradient is known as soon as it is itself."""
+    """A number whose gradient is known as soon as it is itself. It is handed over here: autograd would copy it."""
 
     @staticmethod
     def forward(ctx, play: Function, *weights: Tensor) -> Tensor:
         loss, *ctx.gradients = play()
+        ctx.weights = weights
         return loss.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_loss: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return None, *torch._foreach_mul(ctx.gradients, d_loss)
+    def backward(ctx, d_loss: Tensor) -> tuple[None, ...]:  # type: ignore[override]
+        gradients = ctx.gradients if d_loss == 1 else torch._foreach_mul(ctx.gradients, d_loss)
+        for one, gradient in zip(ctx.weights, gradients, strict=True):
+            one.grad = gradient if one.grad is None else one.grad + gradient
+        return None, *(None for _ in ctx.weights)
