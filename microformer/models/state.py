@@ -354,7 +354,10 @@ class FixedState(State):
     def take(self, other: State) -> None:
         """Writes what another one of no more tokens remembers over what this one does. What lies behind it stays, and
         nobody looks there."""
-        self.slot.copy_(other.slot) if isinstance(other, FixedState) else self.slot.fill_(other.length)
+        if isinstance(other, FixedState):
+            self.slot.copy_(other.slot)
+        else:
+            self.slot.fill_(other.length)
         for mine, theirs in zip(self.remembered(), other.remembered(), strict=True):
             if mine is not theirs:
                 mine[tuple(slice(size) for size in theirs.shape)] = theirs
