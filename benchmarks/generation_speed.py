@@ -1,10 +1,11 @@
 """Generation: tokens a second, sampling included, of an untrained model (weights don't change the time): 4 layers, 4
-heads, 128 wide, context 64, in float32. One stream inside the context and beyond it, and 64 streams together.
+heads, 128 wide, context 64, in float32 where nothing is said. One stream inside the context and beyond it, and 64
+streams together.
 
-In nanoGPT's shape and in the default's (RoPE, RMSNorm, SwiGLU, QK-norm), eager and with `--compile`, beside nanoGPT's
-own `generate` (it has no cache) and transformers' (it has). Ours is recorded (docs/generation.md) or compiled once, in
-the first turn; that takes as long as some twenty tokens, or twenty seconds. All take turns; figures are medians of the
-turns, with the range.
+In nanoGPT's shape and in the default's (RoPE, RMSNorm, SwiGLU, QK-norm), eager and with `--compile`, with and without
+`--precision bfloat16`, beside nanoGPT's own `generate` (it has no cache) and transformers' (it has). Ours is recorded
+(docs/generation.md) or compiled once, in the first turn; that takes as long as some twenty tokens, or twenty seconds.
+All take turns; figures are medians of 21 turns, with the range.
 """
 
 import sys
@@ -25,13 +26,16 @@ MODELS = {
 }
 
 
-def ours(changes: dict[str, Any], compiled: bool) -> Callable[[int, int], None]:
-    """Writes with one model: (streams, new tokens each)."""
+def ours(changes: dict[str, Any], compiled: bool, coarse: bool) -> Callable[[int, int], None]:
+    """Writes with one model: (streams, new tokens each). coarse: in bfloat16."""
+    import torch
+
     from microformer import devices, generation
     from microformer.models.model import Microformer
     from microformer.settings import Settings, model_spec
 
     model = Microformer(model_spec(Settings().changed(changes), VOCAB), seed=1).eval()
+    model = model.kept_in(torch.bfloat16) if coarse else model
     sampler = generation.Sampler(0.8)
     plain = partial(generation.next_ids, model, sampler)
     code = partial(devices.compiled_work, what="generation")
@@ -69,28 +73,28 @@ def measure(options: shared.Options) -> dict[str, Any]:
     import torch
 
     writers = {
-        f"Microformer, {name}{', compiled' if compiled else ''}": ours(changes, compiled)
+        "Microformer, " + name + how: ours(changes, "compiled" in how, "bfloat16" in how)
         for name, changes in MODELS.items()
-        for compiled in (False, True)
-        if not (options.quick and compiled)
+        for how in ("", ", bfloat16", *(() if options.quick else (", compiled", ", bfloat16, compiled")))
     }
     if options.nanogpt:
         writers["nanoGPT"] = peer(peers.nanogpt(options.nanogpt))
     writers["transformers' GPT-2"] = peer(peers.HuggingFace)
-    found: dict[str, Any] = {}
 
     def speed(write: Callable[[int, int], None], streams: int, new: int) -> float:
         began = time.perf_counter()
         write(streams, new)
         return streams * new / (time.perf_counter() - began)
 
+    timed = {
+        (what, name): partial(speed, write, streams, new)
+        for what, (streams, new) in WANTED.items()
+        for name, write in writers.items()
+        if new == NEW or "transformers" not in name  # its GPT-2 can't go beyond its positions
+    }
     with torch.no_grad():
-        for what, (streams, new) in WANTED.items():
-            # transformers' GPT-2 can't go beyond its positions.
-            able = {name: write for name, write in writers.items() if new == NEW or "transformers" not in name}
-            timed = {name: lambda w=write, s=streams, n=new: speed(w, s, n) for name, write in able.items()}
-            found[what] = shared.in_turns(timed, 3 if options.quick else 9)
-    return found
+        figures = shared.in_turns(timed, 3 if options.quick else 21)
+    return {what: {name: figures[what, name] for name in writers if (what, name) in figures} for what in WANTED}
 
 
 def page(found: dict[str, Any]) -> str:

@@ -15,15 +15,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 CLONE = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 _SLICE = 2.0  # seconds
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -148,21 +150,33 @@ def _last_step(path: Path) -> int:
         return 0
 
 
-def in_turns(cases: Mapping[str, Callable[[], float]], turns: int) -> dict[str, dict[str, float]]:
+def in_turns(
+    cases: Mapping[Name, Callable[[], float]], turns: int, base: Name | None = None
+) -> dict[Name, dict[str, float]]:
     """Each case's figure, the cases taking turns so that a machine that slows down does so for all: median and range.
 
     The first turn warms up and does not count.
+
+    Args:
+        cases: by name, what gives a figure.
+        turns: how many.
+        base: a case that all are compared with: `ratio` is the median of the ratios to it, turn by turn, so that what
+            changes between two turns is in none of them.
     """
-    figures: dict[str, list[float]] = {name: [] for name in cases}
+    figures: dict[Name, list[float]] = {name: [] for name in cases}
     for turn in range(turns + 1):
         for name, case in cases.items():
             figure = case()
             if turn:
                 figures[name].append(figure)
-    return {
+    found = {
         name: {"median": statistics.median(all_turns), "least": min(all_turns), "most": max(all_turns)}
         for name, all_turns in figures.items()
     }
+    if base is not None:
+        for name, one in found.items():
+            one["ratio"] = statistics.median(a / b for a, b in zip(figures[name], figures[base], strict=True))
+    return found
 
 
 def of_arms(cells: Sequence[Any]) -> dict[str, Any]:

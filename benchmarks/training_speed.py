@@ -2,14 +2,18 @@
 
 Our model in nanoGPT's shape (LayerNorm, learned positions, GELU, tied, no biases, AdamW, no compilation) beside
 nanoGPT and peers from the package index, in float32 and in bfloat16 (the peers' under autocast). Ours is recorded, as
-in any training of this size from its 201st step on (docs/devices.md). All take turns, ten steps each; figures are
-medians of the turns, with the range. Memory is the peak of a process that does nothing else.
+in any training of this size from its 201st step on (docs/devices.md).
+
+Each is a process of its own, as its users have it; all take turns, twelve steps each at batch 12 and four at batch 48.
+Figures are medians of 21 turns, with the range; ratios are medians of the turns' ratios. Memory is the peak at batch
+12.
 """
 
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,8 @@ import measure as shared
 
 TITLE = "Training speed and memory at equal architecture"
 CONTEXT, VOCAB = 64, 65
+PRECISIONS = ("float32", "bfloat16")
+_ANSWER = "answer:"
 SHAPE = {
     "num_layers": 4, "num_heads": 4, "embed_dim": 128, "ff_dim": 512, "max_seq_len": CONTEXT, "positions": "learned",
     "norm": "layernorm", "feedforward": "gelu", "qk_norm": False, "tie_embeddings": True, "optimizer": "adamw",
@@ -72,69 +78,106 @@ def builders(nanogpt: Path | None) -> dict[str, Callable]:
     return {**found, **named, "nn.TransformerEncoder": peers.PyTorchs}
 
 
-def cases(batch: int, nanogpt: Path | None) -> dict[str, Callable[[], None]]:
-    """What takes turns at one batch size."""
-    both = {"float32": False, "bfloat16": True}
-    found = {f"Microformer, {precision}": ours(batch, precision) for precision in both}
-    for name, build in builders(nanogpt).items():
-        found |= {f"{name}, {precision}": peer(build, batch, cast) for precision, cast in both.items()}
-    return found
+def names(nanogpt: Path | None) -> list[str]:
+    """The cases: who, in which precision."""
+    return [f"{who}, {precision}" for who in ("Microformer", *builders(nanogpt)) for precision in PRECISIONS]
 
 
-def memory(name: str, nanogpt: Path | None) -> float:
-    """Peak resident memory, in MB, of a process that trains one case 20 steps at batch 12."""
-    words = [sys.executable, __file__, "--alone", name, str(nanogpt or "")]
-    return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
+class Apart:
+    """A case in a process of its own, as its users have it: Microformer's begins as `microformer train` does, a peer's
+    as PyTorch does.
+
+    Args:
+        name: of the case.
+        batch: sequences a step.
+        nanogpt: a clone of nanoGPT, if there is one.
+    """
+
+    def __init__(self, name: str, batch: int, nanogpt: Path | None):
+        words = [sys.executable, __file__, "--alone", name, str(batch), str(nanogpt or "")]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.tokens = batch * CONTEXT
+        self._answer()
+
+    def speed(self, steps: int) -> float:
+        """Tokens a second over so many steps."""
+        assert self.process.stdin is not None
+        print(steps, file=self.process.stdin, flush=True)
+        return steps * self.tokens / self._answer()
+
+    def end(self) -> float:
+        """Its peak of resident memory, in MB."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        megabytes = self._answer()
+        self.process.wait()
+        return megabytes
+
+    def _answer(self) -> float:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(_ANSWER):
+                return float(line.removeprefix(_ANSWER))
+        raise SystemExit(f"the process of a case ended with exit code {self.process.wait()}.")
 
 
-def alone(name: str, nanogpt: Path | None) -> None:
-    """What `memory` starts."""
+def alone(name: str, batch: int, nanogpt: Path | None) -> None:
+    """What such a process does."""
     who, precision = name.rsplit(", ", 1)
-    found = builders(nanogpt)
-    step = peer(found[who], 12, precision == "bfloat16") if who in found else ours(12, precision)
-    for _ in range(20):
+    if who == "Microformer":
+        from microformer import devices
+
+        devices.share_cores()
+        step = ours(batch, precision)
+    else:
+        step = peer(builders(nanogpt)[who], batch, precision == "bfloat16")
+    for _ in range(3):
         step()
+    print(_ANSWER, 0, flush=True)
+    for line in sys.stdin:
+        began = time.perf_counter()
+        for _ in range(int(line)):
+            step()
+        print(_ANSWER, time.perf_counter() - began, flush=True)
     # Not getrusage's: there a process starts with the peak of the one that started it.
     lines = Path("/proc/self/status").read_text().splitlines()
-    print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024)
+    print(_ANSWER, next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024)
 
 
 def measure(options: shared.Options) -> dict[str, Any]:
     """Tokens a second at batch 12 and 48, each a median of turns; memory at batch 12."""
     found: dict[str, Any] = {}
-    for batch in (12, 48):
-
-        def speed(step: Callable[[], None], batch: int = batch, steps: int = 4 if options.quick else 10) -> float:
-            began = time.perf_counter()
-            for _ in range(steps):
-                step()
-            return steps * batch * CONTEXT / (time.perf_counter() - began)
-
-        timed = {name: lambda step=step: speed(step) for name, step in cases(batch, options.nanogpt).items()}
-        found[str(batch)] = shared.in_turns(timed, 3 if options.quick else 9)
-    found["memory"] = {} if options.quick else {name: memory(name, options.nanogpt) for name in found["12"]}
+    for batch, steps in ((12, 12), (48, 4)):
+        apart = {name: Apart(name, batch, options.nanogpt) for name in names(options.nanogpt)}
+        timed = {name: partial(one.speed, steps) for name, one in apart.items()}
+        found[str(batch)] = shared.in_turns(timed, 3 if options.quick else 21, base(timed))
+        peaks = {name: one.end() for name, one in apart.items()}
+        found.setdefault("memory", peaks)
     return found
+
+
+def base(cases: Collection[str]) -> str:
+    """Whom all are compared with."""
+    return next(name for name in ("nanoGPT, float32", "transformers' GPT-2, float32") if name in cases)
 
 
 def page(found: dict[str, Any]) -> str:
     """The section of BENCHMARKS.md."""
-    base = "nanoGPT, float32" if "nanoGPT, float32" in found["12"] else "transformers' GPT-2, float32"
+    other = base(found["12"])
     lines = [
-        f"| | batch 12: tokens/s | × {base} | batch 48: tokens/s | × {base} | peak MB |",
+        f"| | batch 12: tokens/s | × {other} | batch 48: tokens/s | × {other} | peak MB |",
         "|---|---|---|---|---|---|",
     ]
     for name in found["12"]:
         cells = [f"| {name}"]
         for batch in ("12", "48"):
-            one, ratio = found[batch][name], found[batch][name]["median"] / found[batch][base]["median"]
-            cells.append(f" {shared.shown(one)} | {ratio:.2f}")
-        megabytes = found["memory"].get(name)
-        lines.append(" |".join([*cells, f" {megabytes:,.0f} |" if megabytes else " – |"]))
+            cells.append(f" {shared.shown(found[batch][name])} | {found[batch][name]['ratio']:.2f}")
+        lines.append(" |".join([*cells, f" {found['memory'][name]:,.0f} |"]))
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--alone"]:
-        alone(sys.argv[2], Path(sys.argv[3]) if sys.argv[3] else None)
+        alone(sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]) if sys.argv[4] else None)
     else:
         shared.main(sys.modules[__name__])

@@ -250,6 +250,20 @@ def test_the_seed_decides_and_temperature_0_is_greedy(here, capsys):
     assert text("--checkpoint", 1, "--temperature", 0) != text("--temperature", 0)
 
 
+def test_it_writes_in_the_precision_that_is_asked_for(here, capsys):
+    def text(*words):
+        assert command("generate", "r", "--prompt", "The", "--max-new-tokens", 200, *words) == 0
+        return capsys.readouterr().out
+
+    assert text("--precision", "float32") == text() != text("--precision", "bfloat16")
+    assert command("generate", "r", "--prompt", "The", "--precision", "bfloat") == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "error: --precision 'bfloat' is not known.",
+        "hint: did you mean bfloat16? There are: float32, bfloat16.",
+    ]
+
+
 def test_without_flags_it_asks_for_seed_string_and_temperature_until_an_empty_line(here, capsys, monkeypatch):
     typed(monkeypatch, "The\n0\nSaw\n\n\nnever read\n")
 

@@ -18,7 +18,7 @@ import torch
 from small_runs import TINY, book, command, flags, info, resume, rows, stopped_at, train, without_picture_and_sample
 
 from microformer import devices, evaluate, generate, generation, load_run, playback, runs
-from microformer.errors import MicroformerError, SettingsError
+from microformer.errors import GenerationError, MicroformerError, SettingsError
 from microformer.models.model import Microformer
 from microformer.pipeline import text as text_of
 from microformer.pipeline import training as pipeline
@@ -565,6 +565,28 @@ def test_ten_lines_of_a_notebook_train_and_write(capsys):
     assert text.startswith("The")
     assert len(text) == 23
     assert text == generate(load_run("book-1"), "The", max_new_tokens=20, seed=3)
+
+
+def test_in_bfloat16_it_writes_another_text_and_changes_nothing_else(capsys, monkeypatch):
+    run = pipeline.train(corpus="book.txt", max_steps=12, show=False, **TINY)
+    capsys.readouterr()
+    monkeypatch.setattr(devices.Machine, "has_bfloat16", lambda *_: True)
+    exact = generate(run, "The", max_new_tokens=100, seed=3)
+
+    coarse = generate(run, "The", max_new_tokens=100, seed=3, precision="bfloat16")
+
+    assert len(coarse) == len(exact) == 103
+    assert coarse != exact  # a hundred draws of a model that knows little yet
+    assert generate(run, "The", max_new_tokens=100, seed=3) == exact
+    assert {one.dtype for one in run.model.parameters()} == {torch.float32}
+    assert capsys.readouterr().err == ""
+
+    monkeypatch.setattr(devices.Machine, "has_bfloat16", lambda *_: False)
+    assert generate(run, "The", max_new_tokens=100, seed=3, precision="bfloat16") == coarse
+    assert capsys.readouterr().err == "note: this processor has no units for bfloat16: float32 is faster here.\n"
+
+    with pytest.raises(GenerationError, match="precision 'auto' can't be written in"):
+        generate(run, "The", precision="auto")
 
 
 def test_a_long_text_is_recorded_and_the_same(monkeypatch):

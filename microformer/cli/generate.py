@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from microformer.cli.showing import asked
-from microformer.cli.words import add_trust, add_unknown, number
+from microformer.cli.words import add_trust, add_unknown, number, one_of
 from microformer.errors import MicroformerError, SettingsError
 
 
@@ -32,6 +32,10 @@ def add(verb: argparse.ArgumentParser) -> None:
     ):
         verb.add_argument(flag, type=number(flag, kind), default=default, metavar=metavar, help=f"{about} [{default}]")
     verb.add_argument("--stop", default="", metavar="TEXT", help="end a text before this comes")
+    verb.add_argument(
+        "--precision", type=one_of("--precision", "float32", "bfloat16"), default="float32", metavar="WHAT",
+        help="float32 or bfloat16, which is faster for large models and many texts [float32]",
+    )  # fmt: skip
     verb.add_argument(
         "--compile", action="store_true", help="compile first (some seconds, needs a C++ compiler): for long texts"
     )
@@ -72,7 +76,7 @@ def _write(run: Any, args: argparse.Namespace, prompts: list[str], temperature: 
     pipeline.check_memory(run, len(prompts) * args.num_samples)  # before as many strings are made
     texts = [prompt for prompt in prompts for _ in range(args.num_samples)]
     options = {"seed": args.seed, "unknown": args.unknown, "stop": args.stop, "compile": args.compile}
-    pieces = pipeline.stream_text(run, texts, sampler, args.max_new_tokens, **options)
+    pieces = pipeline.stream_text(run, texts, sampler, args.max_new_tokens, precision=args.precision, **options)
     if len(texts) == 1:
         first = next(pieces, (0, ""))  # before anything is printed: a prompt that can't be used is an error alone
         print(pipeline.as_read(run, texts[0], args.unknown) + first[1], end="", flush=True)

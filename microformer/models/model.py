@@ -9,6 +9,7 @@ and nothing else: what it remembers between calls is a State that the caller han
 it is a tap.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import cast
 
@@ -220,6 +221,16 @@ class Microformer(nn.Module):
     def empty_state(self) -> State:
         """The memory of a model that has seen nothing."""
         return State.empty(self.spec.depth)
+
+    def kept_in(self, precision: torch.dtype) -> "Microformer":
+        """A model to read and write with, the same to the bit as this one with that `compute_dtype`: its matrices are
+        kept in that precision, so that no pass converts them. What is not a matrix is this one's own."""
+        made = copy.deepcopy(self, {id(one): one for one in self.parameters()})
+        made.compute_dtype = precision
+        for module in made.modules():
+            if isinstance(module, Linear):
+                module.weight = nn.Parameter(module.weight.detach().to(precision), requires_grad=False)
+        return made
 
     @torch.no_grad()
     def start(self, seed: int) -> None:

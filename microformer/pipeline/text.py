@@ -10,6 +10,7 @@ from torch import Tensor
 
 from microformer import baselines, corpora, devices, evaluation, generation
 from microformer.errors import DataError, GenerationError, notice
+from microformer.models.model import Microformer
 from microformer.models.spec import LinearAttention
 from microformer.pipeline.losses import by_class, surprising
 from microformer.pipeline.preparing import data_of
@@ -34,6 +35,7 @@ def generate(
     min_p: float = 0.0,
     seed: int = 0,
     unknown: Unknown = "error",
+    precision: str = "float32",
 ) -> str:
     """The prompt and what the run's model makes of it.
 
@@ -44,12 +46,14 @@ def generate(
         temperature, top_k, top_p, min_p: see `generation.Sampler`.
         seed: the same one gives the same text.
         unknown: whether characters that the vocabulary lacks are refused, skipped or replaced.
+        precision: see `stream_text`.
 
     Raises:
         MicroformerError: an empty prompt, an unknown character, a value out of range.
     """
     sampler = generation.Sampler(temperature, top_k, top_p, min_p)
-    pieces = stream_text(run, [prompt], sampler, max_new_tokens, seed=seed, unknown=unknown)
+    options: dict[str, Any] = {"seed": seed, "unknown": unknown, "precision": precision}
+    pieces = stream_text(run, [prompt], sampler, max_new_tokens, **options)
     return as_read(run, prompt, unknown) + "".join(piece for _, piece in pieces)
 
 
@@ -72,11 +76,13 @@ def stream_text(
     unknown: Unknown = "error",
     stop: str = "",
     compile: bool = False,
+    precision: str = "float32",
 ) -> Iterator[tuple[int, str]]:
     """Continues prompts together: (row, the next piece of its text), as each is made.
 
     Args:
         compile: whether what is done for each token is compiled first: worth it for thousands of them.
+        precision: of the model's work, float32 or bfloat16: half the memory to read for each token, and another text.
         stop: a row's text ends before the first place where this comes in what was generated; "" for nowhere.
     """
     check_memory(run, len(prompts))
@@ -102,9 +108,10 @@ def stream_text(
         notice("a model with a memory can't be compiled: its tensors change their sizes. It goes on without.")
         compile = False
     operations = len(ids) * run.model.num_parameters()
-    step = _step(run, sampler, max_new_tokens, operations, compile)
+    model = _in_precision(run.model, precision)
+    step = _step(run, model, sampler, max_new_tokens, operations, compile)
     with run.explained(), devices.threads_for(operations):
-        for made in generation.stream(run.model, ids, sampler, max_new_tokens, seed=seed, step=step):
+        for made in generation.stream(model, ids, sampler, max_new_tokens, seed=seed, step=step):
             for row, chosen in enumerate(made):
                 if chosen is None or row not in open_rows:
                     continue
@@ -127,9 +134,22 @@ def stream_text(
             yield row, rest
 
 
-def _step(run: Run, sampler: generation.Sampler, new: int, operations: int, compile: bool) -> generation.Step | None:
+def _in_precision(model: Microformer, precision: str) -> Microformer:
+    """The model as it works in a precision."""
+    if precision == "float32":
+        return model
+    if precision != "bfloat16":
+        raise GenerationError(f"precision {precision!r} can't be written in.", "use float32 or bfloat16.")
+    if not devices.Machine().has_bfloat16("cpu"):
+        notice("this processor has no units for bfloat16: float32 is faster here.")
+    return model.kept_in(torch.bfloat16)
+
+
+def _step(
+    run: Run, model: Microformer, sampler: generation.Sampler, new: int, operations: int, compile: bool
+) -> generation.Step | None:
     """The fastest way to a token that pays for so many; None for the one that every model has."""
-    plain, context = partial(generation.next_ids, run.model, sampler), run.spec.max_seq_len
+    plain, context = partial(generation.next_ids, model, sampler), run.spec.max_seq_len
     most = _AT_A_TIME if operations <= _SMALL else 1
     if compile:
         code = partial(devices.compiled_work, what="generation")

@@ -168,6 +168,23 @@ def test_in_bfloat16_activations_are_coarse_and_weights_and_gradients_are_not():
     assert {parameter.grad.dtype for parameter in model.parameters() if parameter.grad is not None} == {torch.float32}
 
 
+def test_kept_in_a_precision_only_the_matrices_are_its_own_and_nothing_changes():
+    model = Microformer(spec_with(bias=True, tie_embeddings=True, ngrams=2, ngram_entries=50), seed=1).eval()
+    model.unembed.weight.data.normal_()
+    ids, before = random_ids(2, 8), {name: one.clone() for name, one in model.named_parameters()}
+
+    kept = model.kept_in(torch.bfloat16)
+
+    own = {name for name, one in kept.named_parameters() if one is not model.get_parameter(name)}
+    assert own == {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Linear)}
+    assert {kept.get_parameter(name).dtype for name in own} == {torch.bfloat16}
+    assert kept.embed.weight.dtype == torch.float32
+    assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
+    assert model.compute_dtype == torch.float32
+    model.compute_dtype = torch.bfloat16
+    assert torch.equal(kept(ids).logits, model(ids).logits)
+
+
 def test_dropout_acts_in_training_alone():
     model = Microformer(spec_with(dropout=0.5))
     with torch.no_grad():
