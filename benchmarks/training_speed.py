@@ -97,6 +97,9 @@ class Apart:
         words = [sys.executable, __file__, "--alone", name, str(batch), str(nanogpt or "")]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.tokens = batch * CONTEXT
+
+    def ready(self) -> None:
+        """Comes back when it can be told to make steps."""
         self._answer()
 
     def speed(self, steps: int) -> float:
@@ -149,6 +152,8 @@ def measure(options: shared.Options) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for batch, steps in ((12, 12), (48, 4)):
         apart = {name: Apart(name, batch, options.nanogpt) for name in names(options.nanogpt)}
+        for one in apart.values():
+            one.ready()
         timed = {name: partial(one.speed, steps) for name, one in apart.items()}
         found[str(batch)] = shared.in_turns(timed, 3 if options.quick else 21, base(timed))
         peaks = {name: one.end() for name, one in apart.items()}
