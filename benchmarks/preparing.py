@@ -34,7 +34,8 @@ def once(text: Path, folder: Path) -> dict[str, float]:
 
 def alone(text: str) -> None:
     """What `once` starts: prints the seconds, and the anonymous MB before and at most."""
-    from microformer import cli, corpora, pipeline  # noqa: F401  (what the command would import first)
+    from microformer import cli, corpora  # noqa: F401  (what the command would import first)
+    from microformer.pipeline import preparing  # noqa: F401
 
     before = most = anonymous()
     done = threading.Event()
