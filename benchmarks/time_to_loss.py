@@ -85,7 +85,10 @@ def draw(found: dict[str, Any], folder: Path) -> str:
     """The curves of each one's first seed in one picture."""
     from microformer import pictures
 
-    series = {name: [(seconds, loss) for seconds, _, loss in curves[0]] for name, curves in found["curves"].items()}
+    series = {
+        name.removeprefix("Microformer, "): [(seconds, loss) for seconds, _, loss in curves[0]]
+        for name, curves in found["curves"].items()
+    }
     pictures.loss_curves(
         folder / "time_to_loss.svg", folder / "time_to_loss.png", series,
         x_label="seconds of training", y_label="validation loss (nats per character)",
