@@ -78,6 +78,7 @@ def measure(options: shared.Options) -> dict[str, Any]:
     writers = {
         f"Microformer, {name}{how}": ours(changes, "compiled" in how, "bfloat16" in how)
         for name, changes in MODELS.items()
+        if not (options.quick and name == LARGE)
         for how in ("", ", bfloat16", ", compiled", ", bfloat16, compiled")
         if "compiled" not in how or not (options.quick or name == LARGE)
     }

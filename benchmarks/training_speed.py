@@ -78,9 +78,10 @@ def builders(nanogpt: Path | None) -> dict[str, Callable]:
     return {**found, **named, "nn.TransformerEncoder": peers.PyTorchs}
 
 
-def names(nanogpt: Path | None) -> list[str]:
-    """The cases: who, in which precision."""
-    return [f"{who}, {precision}" for who in ("Microformer", *builders(nanogpt)) for precision in PRECISIONS]
+def names(options: shared.Options) -> list[str]:
+    """The cases: who, in which precision. At a first look the first of the peers alone."""
+    peers = list(builders(options.nanogpt))[: 1 if options.quick else None]
+    return [f"{who}, {precision}" for who in ("Microformer", *peers) for precision in PRECISIONS]
 
 
 class Apart:
@@ -151,7 +152,7 @@ def measure(options: shared.Options) -> dict[str, Any]:
     """Tokens a second at batch 12 and 48, each a median of turns; memory at batch 12."""
     found: dict[str, Any] = {}
     for batch, steps in ((12, 12), (48, 4)):
-        apart = {name: Apart(name, batch, options.nanogpt) for name in names(options.nanogpt)}
+        apart = {name: Apart(name, batch, options.nanogpt) for name in names(options)}
         for one in apart.values():
             one.ready()
         timed = {name: partial(one.speed, steps) for name, one in apart.items()}
