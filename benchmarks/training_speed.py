@@ -48,11 +48,12 @@ def ours(batch: int, precision: str) -> Callable[[], None]:
     moved = Optimizer(model, Recipe("adamw", 1e-3, 0.1, 0.95, (training.beta_1, training.beta_2)))
     moved.set_rate(0.1)
     ids, targets = (torch.randint(VOCAB, (batch, CONTEXT)) for _ in range(2))
-    loss = playback.with_gradient(lambda ids, targets: model.loss(ids, targets, None), [*model.parameters()], after=0)
+    weights = list(model.parameters())
+    loss = playback.with_gradient(lambda ids, targets: model.loss(ids, targets, None), weights, after=0)
 
     def step() -> None:
         loss(ids, targets).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         moved.step()
 
     return step

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from microformer import playback
 from microformer.playback import repeating
@@ -112,6 +113,48 @@ def test_what_is_read_for_the_last_time_leaves_its_place_to_what_is_made_after_i
     assert len(calls) == 100
     assert Places(calls, answers).room.nbytes() <= 2 * x.nbytes + 64
     assert_same(playback.recorded(work, [x])(), work())
+
+
+def test_what_works_number_by_number_writes_over_what_it_reads_for_the_last_time():
+    x = torch.randn(100, 1000)
+
+    def work():
+        y = F.layer_norm(x, (1000,))  # it brings its memory
+        for _ in range(20):
+            y = torch.softmax(torch.sin(y) + y, dim=-1)
+        return [y]
+
+    with Listening([x]) as listening:
+        answers = [listening.seen(one) for one in work()]
+
+    # Besides what was brought, the sine's: y is still read after it.
+    assert Places(needed(listening.calls, [listening.seen(x)]), answers).room.nbytes() == x.nbytes
+    assert_same(playback.recorded(work, [x])(), work())
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda y: y + y.t(),  # it is read in another order as well
+        lambda y: y[:, :50] + 1,  # only a part of it is
+        lambda y: y + torch.ones(2, 300, 300),  # what is made is larger
+        lambda y: y.double() + y,  # what is made is of another type
+        lambda y: torch.cumsum(y, 0),  # each number needs others
+        lambda y: [y, torch.exp(y)],  # it is still wanted
+    ],
+)
+def test_nothing_is_written_over_that_is_still_needed(last):
+    x = torch.randn(300, 300)
+
+    def work():
+        made = last(torch.sin(x))
+        return made if isinstance(made, list) else [made]
+
+    play = playback.recorded(work, [x])
+
+    for _ in range(3):
+        x.copy_(torch.randn(300, 300))
+        assert_same(play(), work())
 
 
 @settings(deadline=None)

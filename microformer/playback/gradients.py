@@ -52,6 +52,7 @@ class Played:
     def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor | None], weights: Sequence[Tensor]):
         self.inputs = [None if one is None else one.clone() for one in inputs]
         self.moved: list[Tensor] = []  # those of the weights that have a gradient
+        self.asks = torch.zeros((), requires_grad=True)  # stands for them all where autograd is told of the answer
 
         def work() -> Sequence[Tensor]:
             with torch.enable_grad():
@@ -66,22 +67,23 @@ class Played:
         for mine, theirs in zip(self.inputs, inputs, strict=True):
             if mine is not None and theirs is not None:
                 mine.copy_(theirs)
-        return _Known.apply(self.play, *self.moved)  # type: ignore[return-value]
+        return _Known.apply(self.play, self.moved, self.asks)  # type: ignore[return-value]
 
 
 class _Known(torch.autograd.Function):
-    """A number whose gradient is known as soon as it is itself. It is handed over here: autograd would copy it."""
+    """A number whose gradient is known as soon as it is itself. It is handed over here: autograd would copy it, and go
+    to each of the weights."""
 
     @staticmethod
-    def forward(ctx, play: Function, *weights: Tensor) -> Tensor:
+    def forward(ctx, play: Function, weights: Sequence[Tensor], asks: Tensor) -> Tensor:
         loss, *ctx.gradients = play()
         ctx.weights = weights
         return loss.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_loss: Tensor) -> tuple[None, ...]:  # type: ignore[override]
+    def backward(ctx, d_loss: Tensor) -> tuple[None, None, None]:  # type: ignore[override]
         gradients = ctx.gradients if d_loss == 1 else torch._foreach_mul(ctx.gradients, d_loss)
         for one, gradient in zip(ctx.weights, gradients, strict=True):
             one.grad = gradient if one.grad is None else one.grad + gradient
-        return None, *(None for _ in ctx.weights)
+        return None, None, None

@@ -1,20 +1,29 @@
 """Where the tensors are that calls make, while they are played back.
 
-What is read for the last time leaves its place to what is made after that. So no more memory is held than the function
-itself took, and what is read was mostly written not long ago. Where an operation can't be told where to write, what it
-gives is copied to its place, or if it is large, the tensors that look there are turned to the memory that it brings.
+What is read for the last time leaves its place to what is made after that, or out of it at once. So no more memory is
+held than the function itself took, and what is read or written over was mostly written not long ago: memory that the
+processor's cache has lost is a sixth of a training step's time. Where an operation can't be told where to write, what
+it gives is copied to its place, or if it is large, the tensors that look there are turned to the memory that it brings.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from microformer.playback.calls import Call, Seen, memory
 from microformer.playback.repeating import says_where
 
+_ATEN = torch.ops.aten
 _LINE = 64  # bytes of the processor's cache that are moved together
 _LARGE = 2**16  # bytes that take longer to copy than a few tensors to turn
+# What is made of a row needs that row alone, and is written when it has been read.
+_BY_ROWS = (
+    _ATEN._softmax.default, _ATEN._softmax_backward_data.default,
+    _ATEN._log_softmax.default, _ATEN._log_softmax_backward_data.default,
+)  # fmt: skip
 
 
 class Places:
@@ -36,8 +45,11 @@ class Places:
             spans |= dict.fromkeys(call.begins, (i, i))
             spans |= {one: (spans[one][0], i) for one in (call.reads | call.overwrites) & spans.keys()}
         spans |= {one: (spans[one][0], len(calls)) for one in memory(answers) & spans.keys()}
+        self._used = {one for one, (first, last) in spans.items() if last > first} - brought
+        self._over = _written_over(calls, spans)
+        for new, old in self._over.items():
+            spans[old] = spans[old][0], max(spans[old][1], spans.pop(new)[1])
         self._until = {one: spans.pop(one)[1] for one in brought}
-        self._used = {one for one, (first, last) in spans.items() if last > first}
         self._begins = arranged(spans, sizes)
         room = max((begin + sizes[one] for one, begin in self._begins.items()), default=0)
         self.room = torch.empty(room, dtype=torch.uint8).untyped_storage()
@@ -48,11 +60,12 @@ class Places:
         """What is to be used in this one's place."""
         if seen not in self._known:
             here = torch.empty(0, dtype=seen.dtype) if seen.tensor is None else seen.tensor
-            if seen.memory in self._begins:
-                begin = self._begins[seen.memory] // seen.dtype.itemsize + seen.offset
+            where = self._over.get(seen.memory, seen.memory)
+            if where in self._begins:
+                begin = self._begins[where] // seen.dtype.itemsize + seen.offset
                 here = torch.empty(0, dtype=seen.dtype).set_(self.room, begin, seen.shape, seen.stride)
-            elif seen.memory in self._turned:
-                self._turned[seen.memory].append((here, (seen.offset, seen.shape, seen.stride)))
+            elif where in self._turned:
+                self._turned[where].append((here, (seen.offset, seen.shape, seen.stride)))
             self._known[seen] = here
         return self._known[seen]
 
@@ -65,20 +78,39 @@ class Places:
         return [] if seen is None else self._turned.get(seen.memory, [])
 
     def left_after(self, call: int) -> list[Tensor]:
-        """The tensors that look at memory which was brought and is not used after the call of this number."""
+        """A tensor for each memory which was brought and is not used after the call of this number."""
         left = [self._turned[one] for one, last in self._until.items() if last == call]
-        return [tensor for turned in left for tensor, _ in turned]
+        return [turned[0][0] for turned in left if turned]
+
+
+def _written_over(calls: Sequence[Call], spans: dict[int, tuple[int, int]]) -> dict[int, int]:
+    """What can be made in the memory of what it is made of, and in which: a call reads that for the last time, looks at
+    it as at what it makes, and makes each number, or each row, by itself."""
+    over: dict[int, int] = {}
+    for i, call in enumerate(calls):
+        alone = torch.Tag.pointwise in call.operation.tags or call.operation in _BY_ROWS
+        if not alone or not says_where(call) or len(call.begins) != 1:
+            continue
+        new = next(one for one in call.made if one is not None)
+        read = [one for one in tree_leaves([call.arguments, call.named]) if isinstance(one, Seen)]
+        for old in sorted(call.reads & spans.keys()):
+            alike = all(replace(one, memory=new.memory) == new for one in read if one.memory == old)
+            if alike and spans[old][1] == i:
+                over[new.memory] = over.get(old, old)
+                break
+    return over
 
 
 def arranged(spans: dict[int, tuple[int, int]], sizes: dict[int, int]) -> dict[int, int]:
-    """Where in one room each memory begins, in bytes: at the first gap between those of its time.
+    """Where in one room each memory begins, in bytes: at the first gap between those of its time. What is used for a
+    short time comes first, so that it stays with its like, in memory that is used all the time.
 
     Args:
         spans: the first and the last moment at which it is used.
         sizes: in bytes.
     """
     begins: dict[int, int] = {}
-    for one, (first, last) in spans.items():
+    for one, (first, last) in sorted(spans.items(), key=lambda item: item[1][1] - item[1][0]):
         beside = [other for other in begins if spans[other][0] <= last and first <= spans[other][1]]
         begin = 0
         for start, end in sorted((begins[other], begins[other] + sizes[other]) for other in beside):

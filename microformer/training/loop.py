@@ -125,6 +125,7 @@ class Loop:
         self._began = self.position.seconds
         self._unchecked: list[Tensor] = []
         self._speed_from = (time.perf_counter(), self.position.tokens)
+        self._weights = list(self.model.parameters())  # going through a model takes as long as two of its operations
         self.model.train()
         progress = self._progress()
         reason = self._wish()  # a run that was killed after its last checkpoint, and before its end, has one already
@@ -218,7 +219,7 @@ class Loop:
         if self._logs(position.step + 1, finished=self.budget.progress(position.step + 1, position.seconds) >= 1):
             for observer in self.observers:
                 observer.on_gradients(position.step + 1)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.grad_clip or float("inf"))
+        norm = torch.nn.utils.clip_grad_norm_(self._weights, plan.grad_clip or float("inf"))
         self.optimizer.step()
         self.average.update()
         self._unchecked.append(torch.stack([loss, norm]))

@@ -82,16 +82,15 @@ class _InBlocks(torch.autograd.Function):
     def backward(ctx, dz: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
         q, k, v, *patterns = ctx.saved_tensors
         shape, dz = dz.shape, dz.reshape(q.shape)
-        dq, dk, dv = [], torch.empty_like(k), torch.empty_like(v)
+        scale, dq, dk, dv = q.shape[-1] ** -0.5, [], torch.empty_like(k), torch.empty_like(v)
         # The last block comes first: it reaches every key, and what the others give is added to its.
         for (start, end), pattern in zip(reversed(_blocks(q.shape[1])), reversed(patterns), strict=True):
             q_here, dz_here, kept = q[:, start:end], dz[:, start:end], float(end < q.shape[1])
             d_scores = torch._softmax_backward_data(dz_here @ v[:, :end].mT, pattern, -1, pattern.dtype)
-            dq.insert(0, d_scores @ k[:, :end])
-            dk[:, :end].baddbmm_(d_scores.mT, q_here, beta=kept)
+            dq.insert(0, torch.empty_like(q_here).baddbmm_(d_scores, k[:, :end], beta=0, alpha=scale))
+            dk[:, :end].baddbmm_(d_scores.mT, q_here, beta=kept, alpha=scale)
             dv[:, :end].baddbmm_(pattern.mT, dz_here, beta=kept)
-        scale = q.shape[-1] ** -0.5
-        return _joined(dq).mul_(scale).view(shape), dk.mul_(scale).view(shape), dv.view(shape), None
+        return _joined(dq).view(shape), dk.view(shape), dv.view(shape), None
 
 
 def _joined(blocks: list[Tensor]) -> Tensor:
