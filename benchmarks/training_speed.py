@@ -2,7 +2,7 @@
 
 Our model in nanoGPT's shape (LayerNorm, learned positions, GELU, tied, no biases, AdamW, no compilation) beside
 nanoGPT and peers from the package index, in float32 and in bfloat16 (the peers' under autocast). Ours is recorded, as
-in any training of this size from its 201st step on (docs/devices.md).
+in any training of this size from its 201st step on (docs/devices.md), and beside it as its first 200 steps are.
 
 Each is a process of its own, as its users have it; all take turns, twelve steps each at batch 12 and four at batch 48.
 Figures are medians of 21 turns, with the range; ratios are medians of the turns' ratios. Memory is the peak at batch
@@ -22,6 +22,7 @@ import measure as shared
 TITLE = "Training speed and memory at equal architecture"
 CONTEXT, VOCAB = 64, 65
 PRECISIONS = ("float32", "bfloat16")
+OURS, FIRST = "Microformer", "Microformer's first steps"
 _ANSWER = "answer:"
 SHAPE = {
     "num_layers": 4, "num_heads": 4, "embed_dim": 128, "ff_dim": 512, "max_seq_len": CONTEXT, "positions": "learned",
@@ -30,7 +31,7 @@ SHAPE = {
 }  # fmt: skip
 
 
-def ours(batch: int, precision: str) -> Callable[[], None]:
+def ours(batch: int, precision: str, recorded: bool = True) -> Callable[[], None]:
     """A step of our model and optimizer, as the training loop does it."""
     import torch
 
@@ -49,7 +50,12 @@ def ours(batch: int, precision: str) -> Callable[[], None]:
     moved.set_rate(0.1)
     ids, targets = (torch.randint(VOCAB, (batch, CONTEXT)) for _ in range(2))
     weights = list(model.parameters())
-    loss = playback.with_gradient(lambda ids, targets: model.loss(ids, targets, None), weights, after=0)
+
+    def loss(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return model.loss(ids, targets, None)
+
+    if recorded:
+        loss = playback.with_gradient(loss, weights, after=0)
 
     def step() -> None:
         loss(ids, targets).backward()
@@ -80,9 +86,9 @@ def builders(nanogpt: Path | None) -> dict[str, Callable]:
 
 
 def names(options: shared.Options) -> list[str]:
-    """The cases: who, in which precision. At a first look the first of the peers alone."""
-    peers = list(builders(options.nanogpt))[: 1 if options.quick else None]
-    return [f"{who}, {precision}" for who in ("Microformer", *peers) for precision in PRECISIONS]
+    """The cases: who, in which precision. At a first look ours and the first of the peers alone."""
+    whose = [OURS, *builders(options.nanogpt), FIRST][: 2 if options.quick else None]
+    return [f"{who}, {precision}" for who in whose for precision in PRECISIONS]
 
 
 class Apart:
@@ -129,11 +135,11 @@ class Apart:
 def alone(name: str, batch: int, nanogpt: Path | None) -> None:
     """What such a process does."""
     who, precision = name.rsplit(", ", 1)
-    if who == "Microformer":
+    if who in (OURS, FIRST):
         from microformer import devices
 
         devices.share_cores()
-        step = ours(batch, precision)
+        step = ours(batch, precision, recorded=who == OURS)
     else:
         step = peer(builders(nanogpt)[who], batch, precision == "bfloat16")
     for _ in range(3):

@@ -93,7 +93,7 @@ def _written_over(calls: Sequence[Call], spans: dict[int, tuple[int, int]]) -> d
             continue
         new = next(one for one in call.made if one is not None)
         read = [one for one in tree_leaves([call.arguments, call.named]) if isinstance(one, Seen)]
-        for old in sorted(call.reads & spans.keys()):
+        for old in sorted(call.reads & spans.keys(), key=lambda one: spans[one]):
             alike = all(replace(one, memory=new.memory) == new for one in read if one.memory == old)
             if alike and spans[old][1] == i:
                 over[new.memory] = over.get(old, old)
