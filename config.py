@@ -44,7 +44,7 @@ UNKNOWN = "error"  # characters that a vocabulary which is there already lacks: 
 DATA_ORDER = "auto"  # shuffled windows, or streams that read on; auto: streams where a memory is carried
 VAL_FRACTION = 0.1  # share of the text, at its end, kept for validation; 0 for none
 TEST_FRACTION = 0.0  # share of the text, at its very end, kept for a test; 0 for none
-WORKERS = "auto"  # processes that encode a long text; auto: as many as there are cores, one for characters
+WORKERS = "auto"  # processes that encode a long text; auto: as many as there are cores, one for characters and bytes
 
 # The training: what ends it, whichever comes first (0: no such limit)
 EPOCHS = 3.0  # times through the training text; may be a fraction
@@ -80,7 +80,7 @@ PROBE_STEPS = 100  # steps between probes, small pictures of what the model does
 TRACKERS = "none"  # who else is shown figures, samples and pictures: tensorboard, wandb, or both with a space
 DIAGNOSTICS = False  # look for dead units, collapsed heads and norms out of bounds, and say what layer they are in
 
-# The machine (auto: what a short probe finds faster)
+# The machine (auto: what it has, or what a short probe finds faster)
 DEVICE = "auto"  # cpu, cuda, mps
 PRECISION = "auto"  # float32, bfloat16
 THREADS = "auto"  # CPU threads

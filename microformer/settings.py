@@ -141,7 +141,7 @@ class DataSettings:
     )
     workers: int | Literal["auto"] = setting(
         "auto",
-        "processes that encode a long text; auto: as many as there are cores, one for characters",
+        "processes that encode a long text; auto: as many as there are cores, one for characters and bytes",
         least=1,
         most=1024,
     )

@@ -214,7 +214,7 @@ def round_trip(spec: ModelSpec, seed: int) -> Verdict:
 
 
 def precision(spec: ModelSpec, seed: int) -> Verdict:
-    """In bfloat16 the loss is float32's to three digits, and the same whether matrices are converted or kept in it."""
+    """In bfloat16 the loss is float32's to a fiftieth, and the same whether matrices are converted or kept in it."""
     model, ids = _model(spec, seed), _ids(spec, seed)
     with torch.no_grad():
         exact = float(model.loss(ids[:, :-1], ids[:, 1:], None))
