@@ -32,7 +32,7 @@ SHAPE = {
 
 
 def ours(batch: int, precision: str, recorded: bool = True) -> Callable[[], None]:
-    """A step of our model and optimizer, as the training loop does it."""
+    """A step of our model and optimizer, as the training loop does it: recorded, as from the 201st on, or not yet."""
     import torch
 
     from microformer import devices, playback

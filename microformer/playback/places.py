@@ -1,9 +1,10 @@
 """Where the tensors are that calls make, while they are played back.
 
 What is read for the last time leaves its place to what is made after that, or out of it at once. So no more memory is
-held than the function itself took, and what is read or written over was mostly written not long ago: memory that the
-processor's cache has lost is a sixth of a training step's time. Where an operation can't be told where to write, what
-it gives is copied to its place, or if it is large, the tensors that look there are turned to the memory that it brings.
+held than the function itself took, and what is read or written over was mostly written not long ago: waiting for memory
+that the processor's cache had lost took a sixth to a fifth of a training step. Where an operation can't be told where
+to write, what it gives is copied to its place, or if it is large, the tensors that look there are turned to the memory
+that it brings.
 """
 
 from collections.abc import Sequence
