@@ -35,12 +35,13 @@ def ours(batch: int, precision: str, recorded: bool = True) -> Callable[[], None
     """A step of our model and optimizer, as the training loop does it: recorded, as from the 201st on, or not yet."""
     import torch
 
-    from microformer import devices, playback
+    from microformer import devices
     from microformer.models.model import Microformer
+    from microformer.pipeline.fast_loss import fast_loss
     from microformer.settings import Settings, model_spec
     from microformer.training.optimizers import Optimizer, Recipe
 
-    settings = Settings().changed(SHAPE)
+    settings = Settings().changed({**SHAPE, "batch_size": batch})
     compute = devices.choose("cpu", precision)
     devices.use(compute)
     model = Microformer(model_spec(settings, VOCAB), seed=1)
@@ -50,15 +51,11 @@ def ours(batch: int, precision: str, recorded: bool = True) -> Callable[[], None
     moved.set_rate(0.1)
     ids, targets = (torch.randint(VOCAB, (batch, CONTEXT)) for _ in range(2))
     weights = list(model.parameters())
-
-    def loss(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return model.loss(ids, targets, None)
-
-    if recorded:
-        loss = playback.with_gradient(loss, weights, after=0)
+    loss = fast_loss(settings, model, compute, masked=False, own=False, after=0 if recorded else 10**9)
+    assert loss is not None
 
     def step() -> None:
-        loss(ids, targets).backward()
+        loss(ids, targets, None, None)[0].backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         moved.step()
 

@@ -43,6 +43,7 @@ _PROBE_SECONDS = 0.12  # for all cases together; warm-up comes on top
 # The most that one timed pass computes: some milliseconds either way, and enough to fill a GPU.
 _PROBE_FLOPS = {"cpu": 1.6e9, "cuda": 5e10, "mps": 5e10}
 _PROBE_WIDTH = {"cpu": 256, "cuda": 1024, "mps": 1024}
+_ONE_AT_A_TIME = threading.Lock()  # a thread that begins asks what the last one said
 _PROC = Path("/proc")
 _SYS = Path("/sys")
 
@@ -399,12 +400,13 @@ def one_thread_here() -> None:
     """
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    # That was also said for threads that are yet to begin, and another thread can take it back without a change here.
-    elsewhere = threading.Thread(target=torch.set_num_threads, args=(threads,))
-    elsewhere.start()
-    elsewhere.join()
+    with _ONE_AT_A_TIME:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        # That was also said for threads that are yet to begin, and another can take it back without a change here.
+        elsewhere = threading.Thread(target=torch.set_num_threads, args=(threads,))
+        elsewhere.start()
+        elsewhere.join()
 
 
 def _keep_freed_memory() -> None:

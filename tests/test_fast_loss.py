@@ -5,11 +5,13 @@ import torch
 
 from microformer import devices, playback
 from microformer.models.model import Microformer
+from microformer.pipeline import fast_loss as fast_loss_of
 from microformer.pipeline.fast_loss import fast_loss
 from microformer.settings import Settings, model_spec
 
 VOCAB = 11
 CPU, CUDA = (devices.Compute(device, "float32", 1, "") for device in ("cpu", "cuda"))
+CORES = devices.Compute("cpu", "float32", 3, "")
 TARGETS = IDS = torch.randint(VOCAB, (2, 8), generator=torch.Generator().manual_seed(1))
 MASK = torch.ones(2, 8, dtype=torch.bool)
 
@@ -25,9 +27,13 @@ def taken(monkeypatch):
     def recorded(function, weights, what):
         return lambda *arguments: roads.append("recorded") or function(*arguments)
 
+    def shared(function, weights, cores, after):
+        return lambda *arguments: roads.append(f"shared by {cores}, {after}") or function(*arguments)
+
     monkeypatch.setattr(devices, "compiled", compiled)
     monkeypatch.setattr(devices, "recorded", recorded)
-    monkeypatch.setattr(playback, "with_gradient", lambda function, weights: recorded(function, weights, ""))
+    monkeypatch.setattr(playback, "with_gradient", lambda function, weights, after: recorded(function, weights, ""))
+    monkeypatch.setattr(fast_loss_of, "shared", shared)
     return roads
 
 
@@ -72,3 +78,37 @@ def test_a_batch_unlike_most_takes_the_plain_road(taken, masked):
 def test_what_may_differ_from_step_to_step_is_not_recorded(taken, given, compute):
     assert made(compute, **given)[1] is None
     assert made(compute)[1] is not None
+
+
+@pytest.mark.parametrize(
+    ("batch", "road"),
+    [(1, "recorded"), (10**4, "shared by 3, 200"), (10**6, "shared by 3, None")],
+    ids=["small", "large enough to be shared", "too large to be recorded"],
+)
+def test_a_step_is_shared_among_the_cores_where_that_is_worth_it(taken, batch, road):
+    model, loss = made(CORES, batch_size=batch)
+
+    assert loss(IDS, TARGETS, None, None)[0] == model.loss(IDS, TARGETS, None)
+    assert taken == [road]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"dropout": 0.1}, {"attention_dropout": 0.1}, {"ngrams": 2, "ngram_dropout": 0.1}, {"feedforward": "moe"},
+        {"own": True}, {"accumulate": 2}, {"memory": "xl(4)"}, {"compile": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_not_each_sequences_own_is_not_shared(taken, given):
+    loss = made(CORES, batch_size=10**6, **given)[1]
+
+    if loss is not None:
+        loss(IDS, TARGETS, None, None)
+    assert not [road for road in taken if road.startswith("shared")]
+
+
+def test_experts_that_are_not_balanced_are_shared(taken):
+    made(CORES, batch_size=10**6, feedforward="moe(4, 2, 0)")[1](IDS, TARGETS, None, None)
+
+    assert taken == ["shared by 3, None"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -22,6 +23,8 @@ from microformer.errors import GenerationError, MicroformerError, SettingsError
 from microformer.models.model import Microformer
 from microformer.pipeline import text as text_of
 from microformer.pipeline import training as pipeline
+from microformer.pipeline.fast_loss import fast_loss
+from microformer.training import shares
 from microformer.training.loop import Loop
 
 
@@ -620,8 +623,8 @@ def test_a_training_that_is_recorded_from_some_step_on_ends_the_same(changes, po
     given = {"corpus": "book.txt", "max_steps": 14, "eval_every": 4, "show": False, **TINY, **changes}
     pipeline.train(run="plain", **given)
     played: list[object] = []
-    with_gradient, call = playback.with_gradient, playback.gradients.Played.__call__
-    monkeypatch.setattr(playback, "with_gradient", lambda *what: with_gradient(*what, after=3))
+    monkeypatch.setattr(pipeline, "fast_loss", partial(fast_loss, after=3))
+    call = playback.gradients.Played.__call__
     monkeypatch.setattr(playback.gradients.Played, "__call__", _telling(call, played))
 
     pipeline.train(run="recorded", **given)
@@ -632,14 +635,29 @@ def test_a_training_that_is_recorded_from_some_step_on_ends_the_same(changes, po
 def test_a_recorded_training_is_resumed_to_the_same_end(monkeypatch):
     given = {"corpus": "book.txt", "max_steps": 14, "eval_every": 5, "show": False, "dropout": 0.3, **TINY}
     pipeline.train(run="plain", **given)
-    with_gradient = playback.with_gradient
-    monkeypatch.setattr(playback, "with_gradient", lambda *what: with_gradient(*what, after=2))
+    monkeypatch.setattr(pipeline, "fast_loss", partial(fast_loss, after=2))
     with monkeypatch.context() as interrupted:
         interrupted.setattr(Loop, "_step", stopped_at(7))
         pipeline.train(run="recorded", **given)
 
     assert resume("--run", "recorded") == 0
     assert_same_run("plain", "recorded")
+
+
+def test_a_training_that_cores_share_ends_the_same_recorded_or_not_and_interrupted_or_not(monkeypatch):
+    monkeypatch.setattr(shares, "_WORTH", 0)
+    given = {"corpus": "book.txt", "max_steps": 14, "eval_every": 5, "show": False, **TINY, "batch_size": 5}
+    pipeline.train(run="alone", **given)
+    pipeline.train(run="shared", **{**given, "threads": 2})
+    monkeypatch.setattr(pipeline, "fast_loss", partial(fast_loss, after=2))
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Loop, "_step", stopped_at(7))
+        pipeline.train(run="recorded", **{**given, "threads": 2})
+
+    assert resume("--run", "recorded") == 0
+    assert_same_run("shared", "recorded")
+    losses = ([row["train_loss"] for row in rows(run) if "train_loss" in row] for run in ("alone", "shared"))
+    assert all(one == pytest.approx(other, abs=1e-5) for one, other in zip(*losses, strict=True))
 
 
 def _telling(call, made):

@@ -555,6 +555,13 @@ class ModelSpec:
         return _says(self.memory, "carries", False)
 
     @property
+    def by_sequence(self) -> bool:
+        """Whether a sequence's loss hangs on that sequence alone: not on chance, nor on what the others are."""
+        chance = self.dropout or self.ngram_dropout or self.attention_dropout
+        balanced = any(isinstance(layer.feedforward, MoE) and layer.feedforward.balance for layer in self.layers)
+        return not (chance or balanced)
+
+    @property
     def kept(self) -> int:
         """The most keys of earlier segments that a layer sees."""
         return _says(self.memory, "kept", 0)

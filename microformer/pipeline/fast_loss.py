@@ -1,4 +1,4 @@
-"""The road to the loss: as it stands, compiled, or recorded. Knows which training can take which."""
+"""The road to the loss: as it stands, compiled, recorded, or shared among cores. Knows which training takes which."""
 
 from torch import Tensor
 
@@ -7,21 +7,23 @@ from microformer.models.model import Microformer
 from microformer.models.state import State
 from microformer.settings import Settings
 from microformer.training.loop import LossAndState
+from microformer.training.shares import shared, worth_sharing
 
 # So many multiplications last a quarter of a second on two cores, and what Python does between them a fiftieth of that.
 _SMALL = 5e9
 
 
 def fast_loss(
-    chosen: Settings, model: Microformer, compute: devices.Compute, *, masked: bool, own: bool
+    chosen: Settings, model: Microformer, compute: devices.Compute, *, masked: bool, own: bool, after: int = 200
 ) -> LossAndState | None:
-    """The model's loss by a faster road: compiled where that is wished, recorded on a CUDA GPU, and on a CPU where a
-    step is small and not compiled. None: as it stands.
+    """The model's loss by a faster road: compiled where that is wished, recorded on a CUDA GPU, and on a CPU, where it
+    is not compiled, recorded if a step is small, and shared among the cores if it is large enough. None: as it stands.
 
     Args:
         masked: whether most batches have a mask. The others, such as the last of an epoch, take the plain road: one
             step in many is not worth compiling or recording for.
         own: whether components of the user's own are in the model.
+        after: how many steps there are on a CPU before it is recorded.
     """
     plain = model.loss_and_state
     whole = devices.compiled(plain, "the model") if chosen.machine.compile else plain
@@ -34,12 +36,16 @@ def fast_loss(
     def alone(ids: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
         return whole(ids, targets, mask, None)[0]
 
+    weights, small = list(model.parameters()), operations <= _SMALL
     play = None
     if same_work and compute.device == "cuda":
-        play = devices.recorded(alone, list(model.parameters()), "the training step")
-    elif same_work and compute.device == "cpu" and whole is plain and operations <= _SMALL:
-        play = playback.with_gradient(alone, list(model.parameters()))
-    elif whole is plain:
+        play = devices.recorded(alone, weights, "the training step")
+    elif same_work and compute.device == "cpu" and whole is plain:
+        if model.spec.by_sequence and worth_sharing(operations, weights, compute.threads):
+            play = shared(alone, weights, compute.threads, after if small else None)
+        elif small:
+            play = playback.with_gradient(alone, weights, after)
+    if play is None and whole is plain:
         return None
 
     def loss(ids: Tensor, targets: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, State | None]:

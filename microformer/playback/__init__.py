@@ -13,7 +13,7 @@ Knows nothing of models.
 """
 
 from microformer.playback.calls import NotTheSame
-from microformer.playback.gradients import with_gradient
+from microformer.playback.gradients import Known, gradient, handed_over, with_gradient
 from microformer.playback.recording import recorded
 
-__all__ = ["NotTheSame", "recorded", "with_gradient"]
+__all__ = ["Known", "NotTheSame", "gradient", "handed_over", "recorded", "with_gradient"]

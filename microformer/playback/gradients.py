@@ -7,83 +7,105 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from microformer.playback.calls import NotTheSame
-from microformer.playback.recording import Function, recorded
+from microformer.playback.recording import recorded
+
+# A number, and after it its gradient by each of some weights; None for those that play no part in it.
+Known = list[Tensor | None]
 
 
 def with_gradient(
-    function: Callable[..., Tensor], weights: Sequence[Tensor], after: int = 200
+    function: Callable[..., Tensor], weights: Sequence[Tensor], after: int | None = 200
 ) -> Callable[..., Tensor]:
-    """The function, whose work and that of its gradient is played back for inputs of sizes that came often before. The
-    same to the bit, and where it can't be played back, as it is.
+    """The function, whose work and that of its gradient is played back: see `gradient`."""
+    work = gradient(function, weights, after)
+    return lambda *inputs: handed_over(work(*inputs), weights)
+
+
+def gradient(
+    function: Callable[..., Tensor], weights: Sequence[Tensor], after: int | None = 200
+) -> Callable[..., Known]:
+    """What a function gives, and its gradient: played back for inputs of sizes that came often before. The same to the
+    bit, and where it can't be played back, as it is.
 
     Args:
         function: of tensors, or None where there are none; gives one number. Its gradients are the same memory at each
             call: they must be used before the next one.
         weights: all that its gradient is wanted of. They stay where they are, and their numbers may change.
         after: how often inputs of one size come before it is written down for them. That takes as long as five to ten
-            times doing it, which it makes good in the next hundred: what came so often will mostly come on.
+            times doing it, which it makes good in the next hundred: what came so often will mostly come on. None:
+            however often they come.
     """
     often: dict[tuple, int] = {}
     played: dict[tuple, Played | None] = {}
 
-    def run(*inputs: Tensor | None) -> Tensor:
+    def plain(*inputs: Tensor | None) -> Known:
+        with torch.enable_grad():
+            loss = function(*inputs)
+            return [loss.detach(), *torch.autograd.grad(loss, weights, allow_unused=True)]
+
+    def run(*inputs: Tensor | None) -> Known:
         sizes = tuple(None if one is None else (one.shape, one.dtype) for one in inputs)
-        if sizes not in played:
+        if after is not None and sizes not in played:
             often[sizes] = often.get(sizes, 0) + 1
-            if often[sizes] <= after:
-                return function(*inputs)
-            try:
-                played[sizes] = Played(function, inputs, weights)
-            except NotTheSame:
-                played[sizes] = None
-        one = played[sizes]
-        return function(*inputs) if one is None else one(inputs)
+            if often[sizes] > after:
+                try:
+                    played[sizes] = Played(plain, inputs, weights)
+                except NotTheSame:
+                    played[sizes] = None
+        return (played.get(sizes) or plain)(*inputs)
 
     return run
 
 
 class Played:
-    """A function and its gradient, for inputs of one size.
+    """A number and its gradient, for inputs of one size.
 
     Raises:
         NotTheSame: it can't be played back.
     """
 
-    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor | None], weights: Sequence[Tensor]):
+    def __init__(self, plain: Callable[..., Known], inputs: Sequence[Tensor | None], weights: Sequence[Tensor]):
         self.inputs = [None if one is None else one.clone() for one in inputs]
-        self.moved: list[Tensor] = []  # those of the weights that have a gradient
-        self.asks = torch.zeros((), requires_grad=True)  # stands for them all where autograd is told of the answer
+        self.there: list[bool] = []  # which of the weights have a gradient
 
         def work() -> Sequence[Tensor]:
-            with torch.enable_grad():
-                loss = function(*self.inputs)
-                gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-            self.moved = [one for one, gradient in zip(weights, gradients, strict=True) if gradient is not None]
-            return [loss, *(one for one in gradients if one is not None)]
+            known = plain(*self.inputs)
+            self.there = [one is not None for one in known]
+            return [one for one in known if one is not None]
 
         self.play = recorded(work, [*(one for one in self.inputs if one is not None), *weights])
 
-    def __call__(self, inputs: Sequence[Tensor | None]) -> Tensor:
+    def __call__(self, *inputs: Tensor | None) -> Known:
         for mine, theirs in zip(self.inputs, inputs, strict=True):
             if mine is not None and theirs is not None:
                 mine.copy_(theirs)
-        return _Known.apply(self.play, self.moved, self.asks)  # type: ignore[return-value]
+        with torch.no_grad():
+            answers = iter(self.play())
+        return [next(answers) if there else None for there in self.there]
 
 
-class _Known(torch.autograd.Function):
-    """A number whose gradient is known as soon as it is itself. It is handed over here: autograd would copy it, and go
-    to each of the weights."""
+def handed_over(known: Known, weights: Sequence[Tensor]) -> Tensor:
+    """The number, as one whose `backward` adds to the gradients of the weights what is known of them."""
+    asks = torch.zeros((), requires_grad=True)  # stands for all weights where autograd is told of the number
+    return _HandedOver.apply(known, weights, asks)  # type: ignore[return-value]
+
+
+class _HandedOver(torch.autograd.Function):
+    """Autograd itself would copy the gradients, and go to each of the weights."""
 
     @staticmethod
-    def forward(ctx, play: Function, weights: Sequence[Tensor], asks: Tensor) -> Tensor:
-        loss, *ctx.gradients = play()
+    def forward(ctx, known: Known, weights: Sequence[Tensor], asks: Tensor) -> Tensor:
+        loss, *ctx.gradients = known
         ctx.weights = weights
+        assert loss is not None
         return loss.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_loss: Tensor) -> tuple[None, None, None]:  # type: ignore[override]
-        gradients = ctx.gradients if d_loss == 1 else torch._foreach_mul(ctx.gradients, d_loss)
-        for one, gradient in zip(ctx.weights, gradients, strict=True):
-            one.grad = gradient if one.grad is None else one.grad + gradient
+        whole = bool(d_loss == 1)
+        for one, known in zip(ctx.weights, ctx.gradients, strict=True):
+            if known is not None:
+                share = known if whole else known * d_loss
+                one.grad = share if one.grad is None else one.grad + share
         return None, None, None

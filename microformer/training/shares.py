@@ -1,0 +1,67 @@
+"""A batch shared among the processor's cores: each takes some of its sequences all the way, from ids to gradient.
+
+Left to itself, PyTorch shares each single operation. Then the cores wait for one another some hundred times a step, at
+each operation's end, and find in the other's cache what they are to read next. Here they meet once, where the gradients
+of the shares are added up, as those of several machines are in data-parallel training (Li et al. 2020, "PyTorch
+Distributed"). Knows nothing of models.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from microformer import devices, playback
+
+Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+# Multiplications of a step for each number that is added up at its end: with fewer, there is nothing to gain.
+_WORTH = 1000
+
+
+def worth_sharing(operations: int | float, weights: Sequence[Tensor], cores: int) -> bool:
+    """Whether a step is so long that adding up the gradients of the shares takes little of it.
+
+    Args:
+        operations: multiplications of one pass.
+        weights: all that have a gradient.
+        cores: how many shares there would be.
+    """
+    return cores > 1 and operations >= _WORTH * cores * sum(one.numel() for one in weights)
+
+
+def shared(loss: Loss, weights: Sequence[Tensor], cores: int, after: int | None = 200) -> Loss:
+    """The same loss, with the same gradient but for the order in which it is added up.
+
+    Args:
+        loss: the mean over the targets that count, of ids, targets and mask, each (batch, pos). What a sequence adds to
+            it hangs on that sequence alone, and not on chance, which the cores would draw in no order.
+        weights: all that have a gradient.
+        cores: how many shares there are, where there are as many sequences.
+        after: as of `playback.gradient`, by which each share is computed.
+    """
+
+    def weighed(ids: Tensor, targets: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
+        return loss(ids, targets, mask) * weight
+
+    workers = ThreadPoolExecutor(cores, initializer=devices.one_thread_here)
+    works = [playback.gradient(weighed, weights, after) for _ in range(cores)]  # each with memory of its own
+
+    def run(ids: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
+        parts = min(cores, len(ids))
+        masks = [None] * parts if mask is None else mask.tensor_split(parts)
+        counted = torch.ones_like(ids) if mask is None else mask
+        weight = [part.sum() / counted.sum().clamp_min(1) for part in counted.tensor_split(parts)]
+        shares = zip(ids.tensor_split(parts), targets.tensor_split(parts), masks, weight, strict=True)
+        jobs = [workers.submit(work, *share) for work, share in zip(works, shares, strict=False)]
+        return playback.handed_over(reduce(_added, [job.result() for job in jobs]), weights)
+
+    return run
+
+
+def _added(one: playback.Known, other: playback.Known) -> playback.Known:
+    # Not in place: two of the weights may have one tensor for their gradient.
+    pairs = zip(one, other, strict=True)
+    return [None if mine is None or theirs is None else mine + theirs for mine, theirs in pairs]
