@@ -409,15 +409,24 @@ def one_thread_here() -> None:
         elsewhere.join()
 
 
+def give_back_freed_memory() -> None:
+    """Hands to the system what was freed and kept for another time: see `use`."""
+    if (heap := _glibc()) is not None:
+        heap.malloc_trim(0)
+
+
 def _keep_freed_memory() -> None:
     # glibc hands a large buffer back to the system when it is freed, and every step then faults its pages in anew: a
     # sixth of the default model's step. With other C libraries there is nothing to set.
-    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    trim_threshold, mmap_threshold = -1, -3  # as <malloc.h> numbers them; 32 MiB is the most that the second may be
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(mmap_threshold, 32 * 2**20)
+    if (heap := _glibc()) is not None:
+        trim_threshold, mmap_threshold = -1, -3  # as <malloc.h> numbers them; 32 MiB is the most of the second
+        heap.mallopt(trim_threshold, 2**31 - 1)
+        heap.mallopt(mmap_threshold, 32 * 2**20)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    on_linux = sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc"
+    return ctypes.CDLL(None) if on_linux else None
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -638,6 +638,20 @@ def test_a_thread_that_works_beside_others_has_one_and_takes_none_from_them():
         torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(devices._glibc() is None, reason="with another C library nothing is kept")
+def test_memory_that_was_kept_for_another_time_is_given_back():
+    held = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")  # noqa: E731
+    devices.use(devices.Compute("cpu", "float32", torch.get_num_threads(), ""))
+    tensors = [torch.ones(2**20) for _ in range(50)]
+    full = held()
+    del tensors
+    assert held() > full - 20_000_000  # it was freed, and is still here
+
+    devices.give_back_freed_memory()
+
+    assert held() < full - 150_000_000
+
+
 def test_the_most_memory_that_was_held_is_known_when_it_is_given_back():
     held = bytearray(200_000_000)
     held[::4096] = b"x" * len(held[::4096])  # each page is used

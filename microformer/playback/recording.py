@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from microformer import devices
 from microformer.playback.calls import Call, Listening, NotTheSame, Seen, needed
 from microformer.playback.places import Places
 from microformer.playback.repeating import repeated
@@ -46,6 +47,7 @@ def recorded(function: Function, given: Sequence[Tensor]) -> Function:
             answers = function()
         answers = [listening.seen(one) for one in answers]
         begin_again()
+        devices.give_back_freed_memory()  # from now on there is other memory, beside which it would only lie there
         with torch.no_grad():
             play = _player(needed(listening.calls, map(listening.seen, given)), answers)
             found = [*play(), *given]
@@ -55,6 +57,8 @@ def recorded(function: Function, given: Sequence[Tensor]) -> Function:
         raise NotTheSame(str(error)) from error
     finally:
         begin_again()
+    del expected, found
+    devices.give_back_freed_memory()
     return play
 
 
