@@ -38,8 +38,10 @@ class LayerNorm(Norm):
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        bias = None if self.bias is None else like(self.bias, x)
-        return torch.layer_norm(x, self.gain.shape, like(self.gain, x), bias, self.eps)
+        gain, bias = self.gain, self.bias
+        if x.device.type != "cpu" or exporting():  # a CPU takes them in float32 beside x, sooner than in x's precision
+            gain, bias = like(gain, x), None if bias is None else like(bias, x)
+        return torch.layer_norm(x, gain.shape, gain, bias, self.eps)
 
 
 class RMSNorm(Norm):

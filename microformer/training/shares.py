@@ -46,19 +46,29 @@ def shared(loss: Loss, weights: Sequence[Tensor], cores: int, after: int | None 
     def weighed(ids: Tensor, targets: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
         return loss(ids, targets, mask) * weight
 
-    workers = ThreadPoolExecutor(cores, initializer=devices.one_thread_here)
+    # One share is computed here: of threads that are woken all at once, two may be sent to the same core.
+    others = ThreadPoolExecutor(max(1, cores - 1), initializer=devices.one_thread_here)
     works = [playback.gradient(weighed, weights, after) for _ in range(cores)]  # each with memory of its own
 
     def run(ids: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
         parts = min(cores, len(ids))
         masks = [None] * parts if mask is None else mask.tensor_split(parts)
-        counted = torch.ones_like(ids) if mask is None else mask
-        weight = [part.sum() / counted.sum().clamp_min(1) for part in counted.tensor_split(parts)]
-        shares = zip(ids.tensor_split(parts), targets.tensor_split(parts), masks, weight, strict=True)
-        jobs = [workers.submit(work, *share) for work, share in zip(works, shares, strict=False)]
-        return playback.handed_over(reduce(_added, [job.result() for job in jobs]), weights)
+        pieces = zip(ids.tensor_split(parts), targets.tensor_split(parts), masks, strict=True)
+        mine, *theirs = [(*piece, _weight(piece, ids, mask)) for piece in pieces]
+        jobs = [others.submit(work, *share) for work, share in zip(works[1:], theirs, strict=False)]
+        with devices.threads_for(0):
+            found = works[0](*mine)
+            known = reduce(_added, [job.result() for job in jobs], found)
+        return playback.handed_over(known, weights)
 
     return run
+
+
+def _weight(piece: tuple, ids: Tensor, mask: Tensor | None) -> Tensor:
+    """A share's part in the mean over the batch."""
+    if mask is None:
+        return torch.tensor(len(piece[0]) / len(ids))
+    return piece[2].sum() / mask.sum().clamp_min(1)
 
 
 def _added(one: playback.Known, other: playback.Known) -> playback.Known:
