@@ -59,6 +59,13 @@ def with_run(trained, alone):
     return alone / "here"
 
 
+@pytest.fixture
+def no_process_left():
+    before = set(multiprocessing.active_children())  # joblib's, of other tests, end by themselves
+    yield
+    assert set(multiprocessing.active_children()) <= before
+
+
 def look(check, **around):
     """What one check finds, in this process."""
     return found_by(Check("it", check), Around(**{"scratch": None, **around}))
@@ -78,6 +85,7 @@ def tree(folder):
 # ----------------------------------------------------------------------------------------------------------- all of it
 
 
+@pytest.mark.usefixtures("no_process_left")
 def test_all_is_well_in_an_empty_folder_and_nothing_is_left_behind(alone):
     told = []
 
@@ -90,7 +98,6 @@ def test_all_is_well_in_an_empty_folder_and_nothing_is_left_behind(alone):
     assert {one.check for one in report.findings} == {*names, "extras", "generate"}
     assert not [one for one in report.findings if one.state == "left"]
     assert [*(alone / "here").iterdir(), *(alone / "temporary").iterdir()] == []
-    assert multiprocessing.active_children() == []
 
 
 def test_nothing_is_changed_where_there_is_something(with_run, alone):
@@ -126,6 +133,7 @@ def test_a_folder_that_is_gone_is_told_before_anything_else(monkeypatch):
         doctor.examine()
 
 
+@pytest.mark.usefixtures("no_process_left")
 def test_an_interruption_leaves_neither_files_nor_processes(alone):
     def interrupted(finding):
         raise KeyboardInterrupt
@@ -135,7 +143,6 @@ def test_an_interruption_leaves_neither_files_nor_processes(alone):
         doctor.examine(found=interrupted, checks=checks, beside=Check("third", ill_checks.never_ends))
 
     assert list((alone / "temporary").iterdir()) == []
-    assert multiprocessing.active_children() == []
 
 
 # --------------------------------------------------------------------------------------------- each check for itself
