@@ -6,9 +6,8 @@ in any training of this size from its 201st step on (docs/devices.md), and besid
 
 Each is a process of its own, as its users have it; all take turns, twelve steps each at batch 12 and four at batch 48.
 Before them comes one that isn't timed: after the others' turns the cache holds nothing of a process any more, which a
-training that goes on need not wait for (of 48 texts that step took ours in bfloat16 64 ms in place of 59, nanoGPT's in
-float32 148 in place of 146). Figures are medians of 21 turns, with the range; ratios are medians of the turns' ratios.
-Memory is the peak, of both batch sizes.
+training that goes on need not wait for. Figures are medians of 21 turns, with the range; ratios are medians of the
+turns' ratios. Memory is the peak of each process.
 """
 
 import subprocess
