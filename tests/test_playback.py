@@ -308,3 +308,17 @@ def test_a_share_of_what_is_played_back_has_that_share_of_its_gradient_and_gradi
     assert weight.grad.tolist() == [1.0] * 3
     played(torch.full((3,), 4.0)).backward()
     assert weight.grad.tolist() == [5.0] * 3
+
+
+@pytest.mark.usefixtures("gradients")
+@pytest.mark.parametrize("after", [0, None])
+def test_weights_that_have_one_gradient_get_one_each(after):
+    weights = [torch.nn.Parameter(torch.full((3,), value)) for value in (1.0, 2.0)]
+    played = playback.with_gradient(lambda x: ((weights[0] + weights[1]) * x).sum(), weights, after)
+
+    for _ in range(3):
+        weights[0].grad = weights[1].grad = None
+        played(torch.full((3,), 4.0)).backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        norms = [one.grad.norm().item() for one in weights]
+        assert norms == pytest.approx([0.5**0.5] * 2)

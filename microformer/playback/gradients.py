@@ -103,9 +103,11 @@ class _HandedOver(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, d_loss: Tensor) -> tuple[None, None, None]:  # type: ignore[override]
-        whole = bool(d_loss == 1)
+        whole, taken = bool(d_loss == 1), set()
         for one, known in zip(ctx.weights, ctx.gradients, strict=True):
             if known is not None:
-                share = known if whole else known * d_loss
+                # Two weights may have one gradient, which what is done to theirs in place must not change twice.
+                share = known if whole and known.data_ptr() not in taken else known * d_loss
+                taken.add(known.data_ptr())
                 one.grad = share if one.grad is None else one.grad + share
         return None, None, None
