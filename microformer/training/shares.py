@@ -56,7 +56,7 @@ def shared(loss: Loss, weights: Sequence[Tensor], cores: int, after: int | None 
         pieces = zip(ids.tensor_split(parts), targets.tensor_split(parts), masks, strict=True)
         mine, *theirs = [(*piece, _weight(piece, ids, mask)) for piece in pieces]
         jobs = [others.submit(work, *share) for work, share in zip(works[1:], theirs, strict=False)]
-        with devices.threads_for(0):
+        with devices.threads_for(0):  # one, as the others have
             found = works[0](*mine)
             known = reduce(_added, [job.result() for job in jobs], found)
         return playback.handed_over(known, weights)
