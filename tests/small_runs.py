@@ -4,6 +4,7 @@ import json
 import random
 import re
 import signal
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -88,3 +89,27 @@ def stopped_at(step, number=signal.SIGINT):
             signal.raise_signal(number)
 
     return call
+
+
+# The command line as a program of its own, with a training that goes no further than this step, so that it is still
+# there to be killed however late that is.
+_HELD = """
+import sys, time
+from microformer.cli import main
+from microformer.training.loop import Loop
+
+real = Loop._step
+
+def held(loop, progress):
+    if loop.position.step == {step}:
+        time.sleep(600)
+    real(loop, progress)
+
+Loop._step = held
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def held_at(step: int) -> list[str]:
+    """The words that start this program; the command line's go behind them."""
+    return [sys.executable, "-c", _HELD.format(step=step)]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from small_runs import TINY, book, flags, rows
+from small_runs import TINY, book, flags, held_at, rows
 
 from microformer import cli, corpora, runs
 from microformer.training.loop import Loop
@@ -237,7 +237,8 @@ def test_killed_from_outside_at_a_step_that_was_seen(tmp_path, monkeypatch):
     wanted = state(Path.cwd())
 
     monkeypatch.chdir(new_project(tmp_path / "killed"))
-    with subprocess.Popen([*words, *flags(**long)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    command = [*held_at(79), *words[3:], *flags(**long)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         metrics = Path("runs/r/metrics.jsonl")
         while not (metrics.exists() and metrics.read_text().count("\n") > 15):
             assert process.poll() is None

@@ -12,16 +12,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
 from microformer import files
 from microformer.errors import DataError, MicroformerError
-
-if TYPE_CHECKING:
-    pass
 
 STALL_SECONDS = 5.0
 ATTEMPTS = 4

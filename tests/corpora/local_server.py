@@ -25,10 +25,10 @@ class _Handler(BaseHTTPRequestHandler):
             case "/lies":
                 self._answer(CONTENT.replace(b"gold", b"lead"))
             case "/silent":
-                self.released.wait(30)
+                self._hold()
                 self._answer(CONTENT)
             case "/stalls":
-                self._answer(CONTENT[: len(CONTENT) // 2], announced=len(CONTENT), then=lambda: self.released.wait(30))
+                self._answer(CONTENT[: len(CONTENT) // 2], announced=len(CONTENT), then=self._hold)
             case "/resumed" | "/resumed-other":
                 # Breaks off half-way the first time; then goes on from where it is asked, if it is still the same file.
                 mark = '"one"' if self.path == "/resumed" or len(self.asked) == 1 else '"two"'
@@ -57,6 +57,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(self.files[path])
             case _:
                 self.send_error(404)
+
+    def _hold(self):
+        """Waits until the test is over; where nobody gave up before that, it is told."""
+        if not self.released.wait(30):
+            self.asked.append("waited to the end")
 
     def _answer(self, content, announced=None, then=None, code=200, headers=None):
         self.send_response(code)

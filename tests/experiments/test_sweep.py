@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -410,19 +409,20 @@ def test_without_optuna_the_way_to_it_is_told(here, monkeypatch):
     assert refused.value.hint == 'pip install "microformer[experiments]"'
 
 
-# A process of its own with made-up trainings that take a moment.
+# A process of its own with made-up trainings. Each begins, once it is told to by a line.
 PROCESS = """
-import sys, time
+import sys
 sys.path[:0] = {paths!r}
 import test_sweep
 from microformer.experiments import sweep as searching
 from microformer.experiments.space import read_plan
 
-def slow(*words, **how):
-    time.sleep(0.15)
+def told(*words, **how):
+    print("trains", flush=True)
+    sys.stdin.readline()
     return test_sweep.made_up(*words, **how)
 
-searching.train_one = slow
+searching.train_one = told
 found = searching.sweep(read_plan("search.toml"), tell=lambda trial, found: print(trial.number, flush=True))
 print("done", flush=True)
 """
@@ -431,7 +431,9 @@ print("done", flush=True)
 def started() -> subprocess.Popen:
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(searching.__file__).parents[2])]
     program = PROCESS.format(paths=paths)
-    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
 
 
 def test_killed_in_the_middle_and_gone_on_with_by_two_at_once_every_trial_is_there_once(here):
@@ -439,22 +441,28 @@ def test_killed_in_the_middle_and_gone_on_with_by_two_at_once_every_trial_is_the
     whole = sweep(plan(head), output="whole")
     plan(head)
     first = started()
+    assert first.stdin is not None
     assert first.stdout is not None
-    for _ in range(3):
-        first.stdout.readline()
-    time.sleep(0.07)  # in the middle of a training
-    os.kill(first.pid, signal.SIGKILL)
+    for number in range(3):
+        assert first.stdout.readline() == "trains\n"
+        first.stdin.write("\n")
+        assert first.stdout.readline() == f"{number}\n"
+    assert first.stdout.readline() == "trains\n"
+    os.kill(first.pid, signal.SIGKILL)  # in the middle of a training
     first.communicate()
     two = [started(), started()]
-    lines = [one.communicate(timeout=120)[0].split() for one in two]
+    for one in two:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "trains\n"
+    lines = [one.communicate("\n" * 10, timeout=120)[0].split() for one in two]
 
     assert [one.returncode for one in two] == [0, 0]
     found = sweep(plan(head))
     assert told(found) == told(whole)
     # Both had a share, and none was tried twice.
-    numbers = [int(line) for words in lines for line in words[:-1]]
-    assert len(numbers) == len(set(numbers))
-    assert all(len(words) > 2 for words in lines)
+    numbers = [[int(word) for word in words if word.isdigit()] for words in lines]
+    assert all(numbers)
+    assert sorted(numbers[0] + numbers[1]) == list(range(3, 10))
 
 
 def test_the_command_trains_for_real_and_says_what_came_of_it(here, monkeypatch, capsys):
