@@ -1,7 +1,7 @@
 """Measures again what BENCHMARKS.md claims, and writes that page: `python benchmarks [--quick] [--nanogpt PATH]`.
 
 Each benchmark can be run by itself too (`python benchmarks/training_speed.py`); then `python benchmarks --write`
-brings the page along. Needs `pip install transformers x-transformers psutil`. Takes about two hours; with --quick under
+brings the page along. Needs `pip install transformers x-transformers psutil`. Takes some seven hours; with --quick under
 three minutes, and then nothing is kept.
 """
 
@@ -14,9 +14,9 @@ from types import ModuleType
 import measure
 
 NAMES = (
-    "time_to_loss", "ablation", "components", "memory", "tasks", "training_speed", "generation_speed", "preparing",
-    "starting", "gpu", "attention_cost", "text8_head", "originals", "default_loss", "architectures", "shapes",
-    "looking", "probes", "verdicts", "trackers",
+    "time_to_loss", "ablation", "leaving_out", "components", "memory", "tasks", "training_speed", "generation_speed",
+    "preparing", "starting", "gpu", "attention_cost", "text8_head", "originals", "default_loss", "architectures",
+    "shapes", "looking", "probes", "verdicts", "trackers",
 )  # fmt: skip
 QUICK = ("time_to_loss", "training_speed", "generation_speed", "preparing", "starting")
 

@@ -33,22 +33,14 @@ WITHOUT: dict[str, dict[str, Any]] = {
 def measure(options: shared.Options) -> dict[str, Any]:
     """Losses and costs by arm."""
     from microformer import experiments, settings
-    from microformer.corpora.named import find
 
     folder = shared.CLONE / "benchmarks" / ".cells"
-    folder.mkdir(exist_ok=True)
-    whole = find("tinyshakespeare")[0].path.read_text(encoding="utf-8")
-    (folder / "training.txt").write_text(whole[: len(whole) * 9 // 10], encoding="utf-8")
-
+    corpus = str(shared.training_text(folder))
     often = {"eval_every": 1_000_000, "snapshots": False, "epochs": 0.0, "max_minutes": 0.0, "max_steps": STEPS}
-    base = settings.resolve("shakespeare_char").changed({**often, "corpus": str(folder / "training.txt")})
+    base = settings.resolve("shakespeare_char").changed({**often, "corpus": corpus})
     arms = [experiments.Arm(name if not change else f"without {name}", change) for name, change in WITHOUT.items()]
-    cells = experiments.train_all(base, arms, [1] if options.quick else [1, 2, 3], folder, tell=_tell)
+    cells = experiments.train_all(base, arms, [1] if options.quick else [1, 2, 3], folder, tell=shared.tell)
     return shared.of_arms(cells)
-
-
-def _tell(cell: Any) -> None:
-    print(f"{cell.arm}, seed {cell.seed}: {cell.loss:.4f} in {cell.seconds:.0f} s", flush=True)
 
 
 def page(found: dict[str, Any]) -> str:

@@ -57,13 +57,9 @@ def measure(options: shared.Options) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for budget, setting in BUDGETS.items():
         base = Settings().changed({**quiet, **setting})
-        cells = experiments.train_all(base, arms, [1] if options.quick else [1, 2, 3], folder, tell=_tell)
+        cells = experiments.train_all(base, arms, [1] if options.quick else [1, 2, 3], folder, tell=shared.tell)
         found[budget] = shared.of_arms(cells)
     return found
-
-
-def _tell(cell: Any) -> None:
-    print(f"{cell.arm}, seed {cell.seed}: {cell.loss:.4f}, {cell.steps:,} steps in {cell.seconds:.0f} s", flush=True)
 
 
 def page(found: dict[str, Any]) -> str:

@@ -179,6 +179,23 @@ def in_turns(
     return found
 
 
+def training_text(folder: Path) -> Path:
+    """Tiny Shakespeare without its validation split, as a file: for choices that the split is to have no part in."""
+    from microformer.corpora.named import find
+
+    folder.mkdir(exist_ok=True)
+    whole = find("tinyshakespeare")[0].path.read_text(encoding="utf-8")
+    path = folder / "training.txt"
+    path.write_text(whole[: len(whole) * 9 // 10], encoding="utf-8")
+    return path
+
+
+def tell(cell: Any) -> None:
+    """One line on a cell that is done."""
+    took = f"{cell.steps:,} steps in {cell.seconds:.0f} s"
+    print(f"{cell.arm}, seed {cell.seed}: {cell.failed or f'{cell.loss:.4f}, {took}'}", flush=True)
+
+
 def of_arms(cells: Sequence[Any]) -> dict[str, Any]:
     """What is kept of a comparison: by arm its losses, seed by seed, the median of steps and of seconds, and why it
     failed, if it did."""

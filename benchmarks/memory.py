@@ -64,7 +64,7 @@ def task(seeds: list[int]) -> list[dict[str, Any]]:
     from microformer.settings import Settings
 
     base, rows = Settings().changed({**_QUIET, **TASK}), []
-    for cell in experiments.train_all(base, _arms(TASK_ARMS), seeds, _folder("task"), tell=_tell):
+    for cell in experiments.train_all(base, _arms(TASK_ARMS), seeds, _folder("task"), tell=shared.tell):
         info = Run(cell.run).info
         exact, steps = info["figures"]["exact_match"], cell.steps
         rows.append(
@@ -80,7 +80,7 @@ def text(seeds: list[int]) -> dict[str, Any]:
 
     text8 = Path(os.environ["MICROFORMER_CORPORA"]) / "text8-head.txt"
     base = Settings().changed({**_QUIET, **TEXT, "corpus": str(text8)})
-    cells = experiments.train_all(base, _arms(TEXT_ARMS), seeds, _folder("text"), tell=_tell)
+    cells = experiments.train_all(base, _arms(TEXT_ARMS), seeds, _folder("text"), tell=shared.tell)
     return shared.of_arms(cells)
 
 
@@ -94,10 +94,6 @@ def _folder(name: str) -> Path:
     folder = shared.CLONE / "benchmarks" / ".cells" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _tell(cell: Any) -> None:
-    print(f"{cell.arm}, seed {cell.seed}: {cell.loss:.4f} in {cell.seconds:.0f} s {cell.failed or ''}", flush=True)
 
 
 def page(found: dict[str, Any]) -> str:

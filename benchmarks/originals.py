@@ -62,16 +62,14 @@ def measure(options: shared.Options) -> dict[str, Any]:
     for name, change, _ in STEPS:
         changes = {**changes, **change}
         arms.append(experiments.Arm(name, changes))
-    cells = experiments.train_all(Settings().changed(BASE), arms, [1] if options.quick else [1, 2], folder, tell=_tell)
+    cells = experiments.train_all(
+        Settings().changed(BASE), arms, [1] if options.quick else [1, 2], folder, tell=shared.tell
+    )
     losses = {arm.name: [cell.loss for cell in cells if cell.arm == arm.name] for arm in arms}
     sizes = {cell.arm: json.loads((cell.run / "run.json").read_text("utf-8"))["parameters"] for cell in cells}
     steps = _steps({arm.name: arm.settings(Settings().changed(BASE), 1) for arm in arms}, 3 if options.quick else 15)
     found = {"losses": losses, "parameters": sizes, "steps": steps}
     return {**found, "nanogpt": _beside_nanogpt(options.nanogpt) if options.nanogpt else None}
-
-
-def _tell(cell: Any) -> None:
-    print(f"{cell.arm}, seed {cell.seed}: {cell.loss:.4f}, {cell.steps:,} steps in {cell.seconds:.0f} s", flush=True)
 
 
 def _steps(settings: dict[str, Any], rounds: int) -> dict[str, float]:

@@ -41,7 +41,7 @@ def measure(options: shared.Options) -> list[dict[str, Any]]:
     folder.mkdir(parents=True, exist_ok=True)
     arms, rows = [experiments.Arm(name, changes) for name, changes in ARMS.items()], []
     for cell in experiments.train_all(
-        Settings().changed(_BASE), arms, [1] if options.quick else [1, 2, 3], folder, tell=_tell
+        Settings().changed(_BASE), arms, [1] if options.quick else [1, 2, 3], folder, tell=shared.tell
     ):
         info = Run(cell.run).info
         figures = info["figures"]
@@ -66,10 +66,6 @@ def _example(corpus: str) -> int:
     task = tasks.find(corpus)
     assert task is not None
     return task.example
-
-
-def _tell(cell: Any) -> None:
-    print(f"{cell.arm}, seed {cell.seed}: {cell.loss:.4f} in {cell.seconds:.0f} s {cell.failed or ''}", flush=True)
 
 
 def page(found: list[dict[str, Any]]) -> str:

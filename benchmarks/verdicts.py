@@ -74,13 +74,9 @@ def _trained(arms: dict[str, dict[str, Any]], seeds: int) -> Losses:
     folder.mkdir(parents=True, exist_ok=True)
     every = [experiments.Arm(name, change) for name, change in arms.items()]
     cells = experiments.train_all(
-        Settings().changed(SMALL), every, range(1, seeds + 1), folder, _tell, parallel=devices.usable_cores()
+        Settings().changed(SMALL), every, range(1, seeds + 1), folder, shared.tell, parallel=devices.usable_cores()
     )
     return {name: [cell.loss for cell in cells if cell.arm == name] for name in arms}
-
-
-def _tell(cell: Any) -> None:
-    print(f"{cell.arm}, seed {cell.seed}: {cell.loss:.4f} {cell.failed or ''}", flush=True)
 
 
 def _different(losses: Losses) -> bool:
