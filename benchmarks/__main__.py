@@ -1,8 +1,8 @@
 """Measures again what BENCHMARKS.md claims, and writes that page: `python benchmarks [--quick] [--nanogpt PATH]`.
 
 Each benchmark can be run by itself too (`python benchmarks/training_speed.py`); then `python benchmarks --write`
-brings the page along. Needs `pip install transformers x-transformers psutil`. Takes some seven hours; with --quick under
-three minutes, and then nothing is kept.
+brings it, docs/components.md, docs/originals.md and README.md's figures along. Needs `pip install transformers
+x-transformers psutil`. Takes some seven hours; with --quick under three minutes, and then nothing is kept.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import measure
+import readme
 
 NAMES = (
     "time_to_loss", "ablation", "leaving_out", "components", "memory", "tasks", "training_speed", "generation_speed",
@@ -71,12 +72,23 @@ def page_of_components() -> str:
 
 def page_of_originals() -> str:
     """docs/originals.md with the table as it was measured last."""
-    path = measure.CLONE / "docs" / "originals.md"
-    before, rest = path.read_text(encoding="utf-8").split("<!-- measured: begin -->")
-    after = rest.split("<!-- measured: end -->")[1]
-    results = measure.RESULTS / "originals.json"
-    table = importlib.import_module("originals").page(json.loads(results.read_text(encoding="utf-8"))["found"])
-    return f"{before}<!-- measured: begin -->\n{table}<!-- measured: end -->{after}"
+    found = json.loads((measure.RESULTS / "originals.json").read_text(encoding="utf-8"))["found"]
+    return _filled("docs/originals.md", measured=importlib.import_module("originals").page(found))
+
+
+def page_of_readme() -> str:
+    """README.md with its figures as they were measured last."""
+    return _filled("README.md", losses=readme.losses(), figures=readme.figures())
+
+
+def _filled(page: str, **tables: str) -> str:
+    """A page with its tables, each between its two marks."""
+    text = (measure.CLONE / page).read_text(encoding="utf-8")
+    for name, table in tables.items():
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+        before, rest = text.split(begin)
+        text = before + begin + table + end + rest.split(end)[1]
+    return text
 
 
 def main() -> None:
@@ -90,9 +102,14 @@ def main() -> None:
             if getattr(one, "possible", lambda: True)() and (not chosen.quick or one.__name__ in QUICK):
                 measure.run(one, chosen)
     if not chosen.quick:
-        (measure.CLONE / "BENCHMARKS.md").write_text(page(benchmarks), encoding="utf-8")
-        (measure.CLONE / "docs" / "components.md").write_text(page_of_components(), encoding="utf-8")
-        (measure.CLONE / "docs" / "originals.md").write_text(page_of_originals(), encoding="utf-8")
+        pages = {
+            "BENCHMARKS.md": page(benchmarks),
+            "README.md": page_of_readme(),
+            "docs/components.md": page_of_components(),
+            "docs/originals.md": page_of_originals(),
+        }
+        for name, text in pages.items():
+            (measure.CLONE / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -182,5 +182,6 @@ def test_the_page_of_benchmarks_is_what_their_results_say(monkeypatch):
     script = runpy.run_path(str(ROOT / "benchmarks" / "__main__.py"))
 
     assert text(ROOT / "BENCHMARKS.md") == script["page"]([importlib.import_module(name) for name in script["NAMES"]])
+    assert text(ROOT / "README.md") == script["page_of_readme"]()
     assert text(ROOT / "docs" / "components.md") == script["page_of_components"]()
     assert text(ROOT / "docs" / "originals.md") == script["page_of_originals"]()
