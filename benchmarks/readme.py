@@ -1,4 +1,4 @@
-"""The figures of README.md, from the results: that page has none of its own."""
+"""The tables of figures in README.md, from the results that there are."""
 
 import json
 import statistics
@@ -6,7 +6,6 @@ from typing import Any
 
 import measure as shared
 from time_to_loss import A100_LOSS, CPU_LOSS, reached
-
 
 # What is called in the table, what in the results, and the loss whose time is said beside the whole.
 _CURVES = (
