@@ -92,6 +92,21 @@ def test_a_step_is_shared_among_the_cores_where_that_is_worth_it(taken, batch, r
     assert taken == [road]
 
 
+def test_a_batch_that_cant_be_dealt_out_evenly_is_not_shared(taken):
+    made(CORES, batch_size=4, max_seq_len=10**4)[1](IDS, TARGETS, None, None)
+
+    assert taken == ["recorded"]
+
+
+@pytest.mark.parametrize(("given", "count"), [({}, 0), ({"tie_embeddings": True}, 0), ({"loops": 3}, 2)], ids=str)
+def test_what_a_token_goes_through_twice_counts_twice_and_a_matrix_that_is_looked_up_too_once(given, count):
+    model, _ = made(CPU, **given)
+    blocks = sum(one.numel() for one in model.blocks.parameters())
+    once = blocks + sum(one.numel() for one in model.norm.parameters()) + VOCAB * 16
+
+    assert fast_loss_of._for_a_token(model) == once + count * blocks
+
+
 @pytest.mark.parametrize(
     "given",
     [

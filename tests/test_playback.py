@@ -322,3 +322,22 @@ def test_weights_that_have_one_gradient_get_one_each(after):
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         norms = [one.grad.norm().item() for one in weights]
         assert norms == pytest.approx([0.5**0.5] * 2)
+
+
+@pytest.mark.usefixtures("gradients")
+@pytest.mark.parametrize("after", [0, 10], ids=["played", "as it is"])
+def test_gradients_lie_in_memory_as_their_weights_do(after):
+    """PyTorch's fused optimizers take the numbers in the order in which they lie there."""
+    weights = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(3))]
+    played = playback.with_gradient(lambda x: (weights[0].t() @ x).square().sum() + weights[1].sum(), weights, after)
+
+    for _ in range(2):
+        x = torch.randn(3, 2)
+        for one in weights:
+            one.grad = None
+        (weights[0].t() @ x).square().sum().backward()
+        wanted, weights[0].grad = weights[0].grad, None
+        played(x).backward()
+        assert [one.grad.stride() for one in weights] == [one.stride() for one in weights]
+        assert torch.equal(weights[0].grad, wanted)
+        assert weights[1].grad.tolist() == [1, 1, 1]

@@ -30,8 +30,8 @@ def fast_loss(
     # A memory changes its sizes, a component of one's own may do anything, and the gradients of a batch's parts would
     # all be written to one place.
     same_work = not model.spec.carries and not own and chosen.training.accumulate == 1
-    tokens, roles = chosen.training.batch_size * chosen.model.max_seq_len, model.roles()
-    operations = tokens * sum(one.numel() for name, one in model.named_parameters() if roles[name] != "embedding")
+    batch_size = chosen.training.batch_size
+    operations = batch_size * model.spec.max_seq_len * _for_a_token(model)
 
     def alone(ids: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
         return whole(ids, targets, mask, None)[0]
@@ -41,7 +41,7 @@ def fast_loss(
     if same_work and compute.device == "cuda":
         play = devices.recorded(alone, weights, "the training step")
     elif same_work and compute.device == "cpu" and whole is plain:
-        if model.spec.by_sequence and worth_sharing(operations, weights, compute.threads):
+        if model.spec.by_sequence and worth_sharing(operations, weights, batch_size, compute.threads):
             play = shared(alone, weights, compute.threads, after if small else None)
         elif small:
             play = playback.with_gradient(alone, weights, after)
@@ -54,3 +54,11 @@ def fast_loss(
         return whole(ids, targets, mask, state) if play is None else (play(ids, targets, mask), None)
 
     return loss
+
+
+def _for_a_token(model: Microformer) -> int:
+    """The multiplications of a token's way through the model, those with other tokens aside."""
+    spec, roles = model.spec, model.roles()
+    once = sum(one.numel() for name, one in model.named_parameters() if roles[name] != "embedding")
+    again = (spec.loops - 1) * sum(one.numel() for one in model.blocks.parameters())
+    return once + again + spec.tie_embeddings * spec.vocab_size * spec.embed_dim

@@ -106,8 +106,10 @@ class _HandedOver(torch.autograd.Function):
         whole, taken = bool(d_loss == 1), set()
         for one, known in zip(ctx.weights, ctx.gradients, strict=True):
             if known is not None:
-                # Two weights may have one gradient, which what is done to theirs in place must not change twice.
-                share = known if whole and known.data_ptr() not in taken else known * d_loss
+                # Two weights may have one gradient, which what is done to theirs in place must not change twice. And
+                # PyTorch's fused optimizers take numbers in the order in which they lie.
+                as_it_is = whole and known.data_ptr() not in taken and known.stride() == one.stride()
+                share = known if as_it_is else torch.empty_like(one).copy_(known).mul_(d_loss)
                 taken.add(known.data_ptr())
                 one.grad = share if one.grad is None else one.grad + share
         return None, None, None

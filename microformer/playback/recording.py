@@ -1,5 +1,6 @@
 """A function, written down: what it needs, in which places, and that it comes out the same."""
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -12,6 +13,9 @@ from microformer.playback.places import Places
 from microformer.playback.repeating import repeated
 
 Function = Callable[[], Sequence[Tensor]]
+
+# Of two threads that listen at once, the one that ends last would leave PyTorch taking it that somebody still does.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def recorded(function: Function, given: Sequence[Tensor]) -> Function:
@@ -35,15 +39,17 @@ def recorded(function: Function, given: Sequence[Tensor]) -> Function:
 
     @torch.no_grad()
     def begin_again() -> None:
-        torch.set_rng_state(drawn)
+        # What is as it was may be in use by another thread.
+        if not torch.equal(torch.get_rng_state(), drawn):
+            torch.set_rng_state(drawn)
         for one, value in zip(given, before, strict=True):
-            if not torch.equal(one, value):  # what is as it was may be in use by another thread
+            if not torch.allclose(one, value, rtol=0, atol=0, equal_nan=True):
                 one.copy_(value)
 
     try:
         expected = [one.detach().clone() for one in (*function(), *given)]
         begin_again()
-        with Listening(given) as listening:
+        with _ONE_AT_A_TIME, Listening(given) as listening:
             answers = function()
         answers = [listening.seen(one) for one in answers]
         begin_again()

@@ -127,9 +127,39 @@ def test_what_goes_wrong_in_one_share_is_told_as_it_is():
         shared(fails, weights, 2)(*batch(4, masked=False))
 
 
-def test_what_one_writes_down_may_be_in_use_by_another():
+def test_where_one_share_goes_wrong_the_others_come_to_their_end_first():
+    weights, loss = made()
+    ended = []
+
+    def fails(ids, targets, mask):
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        value = loss(ids, targets, mask)
+        ended.append(len(ids))
+        return value
+
+    with pytest.raises(KeyboardInterrupt):
+        shared(fails, weights, 3)(*batch(6, masked=False))
+    assert ended == [2, 2]
+    assert torch.get_num_threads() == 2
+
+
+def test_a_weight_that_only_one_share_comes_to_has_its_gradient():
+    one, other = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+
+    def loss(ids, targets, mask):
+        return (one.sum() if ids[0, 0] == 0 else other.sum()) * ids.shape[1]
+
+    loss_of = shared(loss, [one, other], 2)
+    loss_of(torch.tensor([[0, 0], [1, 1]]), torch.zeros(2, 2).long(), None).backward()
+
+    assert one.grad.tolist() == other.grad.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("number", [1.0, float("nan"), float("inf")])
+def test_what_one_writes_down_may_be_in_use_by_another(number):
     """A function that is written down is run thrice, and what changes put back: not what has not changed."""
-    weight = torch.nn.Parameter(torch.randn(4, 4))
+    weight = torch.nn.Parameter(torch.full((4, 4), number))
     version = weight._version
     work = playback.gradient(lambda x: (x @ weight).square().mean(), [weight], after=0)
 
@@ -141,7 +171,15 @@ def test_what_one_writes_down_may_be_in_use_by_another():
 def test_a_step_is_worth_sharing_where_adding_up_takes_little_of_it():
     weights, each = [torch.zeros(1000), torch.zeros(10, 100)], shares._WORTH * 2000
 
-    assert worth_sharing(2 * each, weights, 2)
-    assert not worth_sharing(2 * each - 1, weights, 2)
-    assert not worth_sharing(2 * each, weights, 3)
-    assert not worth_sharing(1e12, weights, 1)
+    assert worth_sharing(2 * each, weights, 12, 2)
+    assert not worth_sharing(2 * each - 1, weights, 12, 2)
+    assert not worth_sharing(2 * each, weights, 12, 3)
+    assert not worth_sharing(1e12, weights, 12, 1)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "cores", "worth"),
+    [(1, 2, False), (3, 2, False), (64, 2, True), (63, 2, True), (12, 8, False), (9, 8, False), (48, 5, True)],
+)
+def test_a_step_is_worth_sharing_where_no_core_waits_long_for_another(sequences, cores, worth):
+    assert worth_sharing(1e12, [torch.zeros(1000)], sequences, cores) == worth
