@@ -3,6 +3,10 @@ same tuned (bfloat16, batch 32, rate 5e-3), and peers from the package index tra
 
 Our seconds are wall time from the first step, evaluations and checkpoints included; the peers' are those of their steps
 alone. They take turns, seed by seed; peers other than nanoGPT have one seed.
+
+The validation split trains nothing. A run's final loss is that of its best validation, as early stopping would keep it.
+What the recipes consist of was held against other choices on the training text alone: see "What each ingredient is
+worth" and "How much to leave out".
 """
 
 import json
