@@ -11,19 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import (
-    TINY,
-    book,
-    command,
-    flags,
-    held_at,
-    info,
-    resume,
-    rows,
-    stopped_at,
-    train,
-    without_picture_and_sample,
-)
+from small_runs import TINY, book, command, flags, info, resume, rows, stopped_at, train, without_picture_and_sample
 from tracked import alone, points, tensorboard, wandb_parts
 
 from microformer import load_run, pipeline, trackers
@@ -208,13 +196,20 @@ def test_killed_and_resumed_they_have_what_the_metrics_have():
     often = {"checkpoint_every": 40, "log_every": 1, "eval_every": 60, "probe_steps": 50}
     settings = {**TINY, **often, "corpus": "book.txt", "max_steps": 150, "trackers": BOTH}
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command_ = [*held_at(140), "train", "--run", "killed", *flags(**settings)]
+    slow = "from microformer.training.loop import Loop; import time, sys; from microformer.cli import main\n"
+    slow += "real = Loop._step\n"
+    slow += "Loop._step = lambda loop, progress: (time.sleep(0.02), real(loop, progress))[1]\n"
+    slow += "sys.exit(main(sys.argv[1:]))"
+    command_ = [sys.executable, "-c", slow, "train", "--run", "killed", *flags(**settings)]
     with subprocess.Popen(command_, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:
         metrics = Path("runs/killed/metrics.jsonl")
-        while not (metrics.exists() and metrics.read_text().count("\n") > 70 and any(wandb_parts(Path("runs/killed")))):
+        while not (metrics.exists() and metrics.read_text().count("\n") > 70):
             assert process.poll() is None
             time.sleep(0.005)
         process.kill()
+    files, sizes = list(Path("runs/killed/wandb").glob("offline-run-*/run-*.wandb")), None
+    while sizes != (sizes := [path.stat().st_size for path in files]):  # W&B's own process writes its last lines yet
+        time.sleep(2)
     assert resume("--run", "killed") == 0
 
     assert info("killed")["ended"]["step"] == 150
